@@ -1,0 +1,21 @@
+"""How every command ends: its own exit code, or two lines that say what is wrong and what to do."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def exit_with(command: Callable[[], int]) -> NoReturn:
+    """Run ``command`` and exit with its code; a user error (an exception with a ``remedy``) prints two lines, exit 2."""
+    try:
+        code = command()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        remedy = getattr(error, "remedy", None)
+        if remedy is None:
+            raise
+        print(f"error: {error}\nremedy: {remedy}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
