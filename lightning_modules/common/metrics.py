@@ -1,0 +1,292 @@
+"""Scores of action units from a ledger: pure functions on NumPy arrays, computed once over all frames.
+
+A ledger is a mapping of columns (a dict of arrays or a pandas DataFrame), one row a frame:
+
+- occurrence: `AU01_true` in {-1, 0, 1} and `AU01_prob` in [0, 1];
+- intensity: `AU01_true_level` in {-1, 0..5} and `AU01_level` (the scored level).
+
+A label of -1 is unknown; its row is left out for that AU only. A score that cannot be computed is NaN, stays out of
+the mean and is listed under `undefined`. Whether a score is undefined depends on the labels, never on the prediction,
+so that a model cannot raise its mean by predicting nothing: F1 and average precision need a positive, ROC-AUC both
+classes, PCC labels that vary.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_modules.common.errors import ModelError
+
+Floats = NDArray[np.float64]
+
+OCCURRENCE_METRICS = ("f1", "accuracy", "auc", "ap")
+INTENSITY_METRICS = ("icc", "mae", "mse", "pcc")
+
+
+class Ledger(Protocol):
+    """Columns by name: a dict of arrays or a DataFrame."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def ledger_aus(columns: Iterable[str]) -> list[int]:
+    """Action units that the ledger has predictions for (`AU01_prob` or `AU01_level`), ascending."""
+    return sorted({int(found[1]) for name in columns if (found := re.fullmatch(r"AU(\d+)_(?:prob|level)", name))})
+
+
+def occurrence_aus(columns: Iterable[str]) -> list[int]:
+    """Action units that the ledger can score for occurrence, ascending."""
+    present = set(columns)
+    return [au for au in ledger_aus(present) if {f"AU{au:02d}_true", f"AU{au:02d}_prob"} <= present]
+
+
+def intensity_aus(columns: Iterable[str]) -> list[int]:
+    """Action units that the ledger can score for intensity, ascending."""
+    present = set(columns)
+    return [au for au in ledger_aus(present) if {f"AU{au:02d}_true_level", f"AU{au:02d}_level"} <= present]
+
+
+def known_pairs(ledger: Ledger, true: str, predicted: str) -> tuple[NDArray[np.int64], Floats]:
+    """Labels and predictions of the rows whose label is known.
+
+    Args:
+        ledger: The columns.
+        true: Name of the label column; -1 is unknown.
+        predicted: Name of the prediction column.
+
+    Returns:
+        Labels (n,) int64 and predictions (n,) float64.
+
+    Raises:
+        ModelError: A prediction beside a known label is not finite: the training has diverged.
+    """
+    labels = np.asarray(ledger[true]).astype(np.int64)
+    known = labels >= 0
+    scores = np.asarray(ledger[predicted])[known].astype(np.float64)
+    if (broken := int((~np.isfinite(scores)).sum())) > 0:
+        raise ModelError(
+            f"{predicted}: {broken} of {scores.size} predictions are not finite",
+            "the training has diverged: lower model.lr, or use trainer.precision=32",
+        )
+    return labels[known], scores
+
+
+# ---------------------------------------------------------------------------------------------------- occurrence
+
+
+def confusion(true: ArrayLike, prob: ArrayLike, threshold: float = 0.5) -> tuple[int, int, int, int]:
+    """Counts (tp, fp, fn, tn) of `prob >= threshold`, compared in float64. `true` (n,) in {0, 1}."""
+    positive = np.asarray(true) == 1
+    called = np.asarray(prob, np.float64) >= threshold
+    tp = int(np.sum(positive & called))
+    fp = int(np.sum(called)) - tp
+    fn = int(np.sum(positive)) - tp
+    return tp, fp, fn, positive.size - tp - fp - fn
+
+
+def f1_from_counts(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> Floats:
+    """F1 = 2 tp / (2 tp + fp + fn), element by element; 0 where nothing was predicted, NaN without positives."""
+    tp, fp, fn = (np.asarray(count, np.float64) for count in (tp, fp, fn))
+    return np.where(tp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), np.nan)
+
+
+def operating_points(true: ArrayLike, prob: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Every decision that a threshold can make, from the strictest to the loosest.
+
+    Args:
+        true: (n,) in {0, 1}.
+        prob: (n,) scores.
+
+    Returns:
+        The k distinct scores, descending, and the true and false positives of `prob >= score`; each (k,) float64.
+    """
+    true, prob = np.asarray(true), np.asarray(prob, np.float64)
+    order = np.argsort(-prob, kind="stable")
+    prob = prob[order]
+    last = np.flatnonzero(np.append(prob[1:] != prob[:-1], True))[: prob.size]  # equal scores are one decision
+    tp = np.cumsum(true[order] == 1, dtype=np.float64)[last]
+    return prob[last], tp, last + 1 - tp
+
+
+def roc_auc(true: ArrayLike, prob: ArrayLike) -> float:
+    """Area under the ROC curve, ties counted half; NaN unless both classes occur. `true`, `prob` (n,)."""
+    _, tp, fp = operating_points(true, prob)
+    if tp.size == 0 or tp[-1] == 0 or fp[-1] == 0:
+        return float("nan")
+    return float(np.trapezoid(np.append(0, tp), np.append(0, fp)) / (tp[-1] * fp[-1]))
+
+
+def average_precision(true: ArrayLike, prob: ArrayLike) -> float:
+    """Mean precision over the recall steps, not interpolated; NaN without positives. `true`, `prob` (n,)."""
+    _, tp, fp = operating_points(true, prob)
+    if tp.size == 0 or tp[-1] == 0:
+        return float("nan")
+    return float(np.sum(np.diff(tp, prepend=0) * tp / (tp + fp)) / tp[-1])
+
+
+def best_f1_threshold(true: ArrayLike, prob: ArrayLike) -> float:
+    """The score at which `prob >= score` has the highest F1 (the strictest of equals); 0.5 without positives."""
+    scores, tp, fp = operating_points(true, prob)
+    if tp.size == 0 or tp[-1] == 0:
+        return 0.5
+    return float(scores[np.argmax(2 * tp / (tp + fp + tp[-1]))])
+
+
+def break_even_threshold(true: ArrayLike, prob: ArrayLike) -> float:
+    """The score at which precision and recall are nearest (of equals the highest F1); 0.5 without positives."""
+    scores, tp, fp = operating_points(true, prob)
+    if tp.size == 0 or tp[-1] == 0:
+        return 0.5
+    hits = np.flatnonzero(tp)  # before the first hit both are 0: equal, but no break-even point
+    scores, tp, called, positives = scores[hits], tp[hits], (tp + fp)[hits], tp[-1]
+    gap = np.abs(tp / called - tp / positives)
+    return float(scores[np.lexsort((-2 * tp / (called + positives), gap))[0]])
+
+
+# ----------------------------------------------------------------------------------------------------- intensity
+
+
+def icc31(ratings: ArrayLike) -> float:
+    """ICC(3,1): two-way mixed effects, consistency, single rater (Shrout & Fleiss 1979).
+
+    Args:
+        ratings: (n, k) one row a target, one column a rater.
+
+    Returns:
+        (BMS - EMS) / (BMS + (k - 1) EMS); 0 where no rater varies (0 / 0); NaN for fewer than two rows or columns.
+    """
+    x = np.asarray(ratings, np.float64)
+    n, k = x.shape
+    if n < 2 or k < 2:
+        return float("nan")
+    if not np.ptp(x, axis=0).any():
+        return 0.0
+    centred = x - x.mean()
+    between_rows = k * np.sum(centred.mean(axis=1) ** 2)
+    between_columns = n * np.sum(centred.mean(axis=0) ** 2)
+    bms = between_rows / (n - 1)
+    ems = (np.sum(centred**2) - between_rows - between_columns) / ((n - 1) * (k - 1))
+    return float((bms - ems) / (bms + (k - 1) * ems))
+
+
+def pcc(true: ArrayLike, predicted: ArrayLike) -> float:
+    """Pearson correlation of (n,) values; 0 for a constant prediction, NaN for constant labels."""
+    a, b = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
+    if a.size < 2 or np.ptp(a) == 0:
+        return float("nan")
+    if np.ptp(b) == 0:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
+
+
+# -------------------------------------------------------------------------------------------------- whole ledgers
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there is none."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[str, Any]:
+    """All scores of a ledger.
+
+    Args:
+        ledger: Columns as the module describes, (n,) each.
+        threshold: An AU is called present when `prob >= threshold` in float64; one number, or one per AU.
+
+    Returns:
+        Per metric the per-AU values and their mean, `{"f1": {"AU01": x, ...}, "f1_mean": x, ...}`: f1, accuracy, auc
+        and ap where occurrence is predicted, icc, mae, mse and pcc where intensity is. Beside them per AU, without a
+        mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric -> AUs with NaN.
+    """
+    per_au: dict[str, dict[str, float]] = {}
+    facts: dict[str, dict[str, float]] = {}
+    for au in occurrence_aus(ledger):
+        name = f"AU{au:02d}"
+        true, prob = known_pairs(ledger, f"{name}_true", f"{name}_prob")
+        tp, fp, fn, tn = confusion(true, prob, threshold[au] if isinstance(threshold, Mapping) else threshold)
+        values = {
+            "f1": float(f1_from_counts(tp, fp, fn)),
+            "accuracy": (tp + tn) / true.size if true.size else float("nan"),
+            "auc": roc_auc(true, prob),
+            "ap": average_precision(true, prob),
+        }
+        for metric, value in values.items():
+            per_au.setdefault(metric, {})[name] = value
+        facts.setdefault("prevalence", {})[name] = (tp + fn) / true.size if true.size else float("nan")
+        facts.setdefault("positives", {})[name] = tp + fn
+        facts.setdefault("n", {})[name] = int(true.size)
+    for au in intensity_aus(ledger):
+        name = f"AU{au:02d}"
+        true, level = known_pairs(ledger, f"{name}_true_level", f"{name}_level")
+        error = true - level
+        values = {
+            "icc": icc31(np.stack([true, level], axis=1)),
+            "mae": float(np.mean(np.abs(error))) if true.size else float("nan"),
+            "mse": float(np.mean(error**2)) if true.size else float("nan"),
+            "pcc": pcc(true, level),
+        }
+        for metric, value in values.items():
+            per_au.setdefault(metric, {})[name] = value
+        facts.setdefault("n", {}).setdefault(name, int(true.size))
+    scores: dict[str, Any] = {}
+    for metric, by_au in per_au.items():
+        scores[f"{metric}_mean"] = mean_defined(by_au.values())
+        scores[metric] = by_au
+    undefined = {m: [au for au, value in by_au.items() if np.isnan(value)] for m, by_au in per_au.items()}
+    return {**scores, **facts, "undefined": {metric: aus for metric, aus in undefined.items() if aus}}
+
+
+def trivial(ledger: Ledger) -> dict[str, Any]:
+    """What a predictor that looks at no image scores on this ledger.
+
+    Returns:
+        Per AU and as mean (`*_mean`): `all_positive_f1` = 2p / (1 + p) at prevalence p and `all_negative_accuracy`
+        = 1 - p where occurrence is predicted, `all_zero_mae` = the mean level where intensity is.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for au in occurrence_aus(ledger):
+        name = f"AU{au:02d}"
+        true, _ = known_pairs(ledger, f"{name}_true", f"{name}_prob")
+        positives = int(np.sum(true == 1))
+        values.setdefault("all_positive_f1", {})[name] = float(f1_from_counts(positives, true.size - positives, 0))
+        values.setdefault("all_negative_accuracy", {})[name] = 1 - positives / true.size if true.size else float("nan")
+    for au in intensity_aus(ledger):
+        name = f"AU{au:02d}"
+        true, _ = known_pairs(ledger, f"{name}_true_level", f"{name}_level")
+        values.setdefault("all_zero_mae", {})[name] = float(np.mean(true)) if true.size else float("nan")
+    result: dict[str, Any] = {}
+    for metric, by_au in values.items():
+        result[metric] = by_au
+        result[f"{metric}_mean"] = mean_defined(by_au.values())
+    return result
+
+
+def flatten(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Nested scores as flat names to log: `f1_mean`, `f1/AU12`. Lists (`undefined`) are left out."""
+    flat: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{key}": number for key, number in flatten(value).items()}
+        elif isinstance(value, int | float | np.number):
+            flat[name] = float(value)
+    return flat
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values of any nesting of mappings, sequences and NumPy values; NaN and infinities become None."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | np.ndarray):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
