@@ -1,0 +1,102 @@
+"""The published numbers of `published.yaml`, and whether a run may be set against them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PUBLISHED = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One printed row.
+
+    Attributes:
+        id: Unique name.
+        paper: Key of the printing paper; `table` is its number there.
+        method: Name of the method as printed.
+        dataset: Dataset that it was tested on.
+        metric: `f1`, `icc` or `mae`.
+        aus: Action units of the table.
+        values: `AU01` -> value as a fraction (levels for `mae`); empty where only the mean is known.
+        mean: Printed mean, on the same scale; None where none was printed.
+        recomputed: Mean of `values` where it contradicts the printed one, else None.
+        protocol: Facts that a comparison depends on; None = not stated or not applicable.
+        source: Where the printing paper took the number from; empty = its own.
+        notes: Doubts about table and row.
+    """
+
+    id: str
+    paper: str
+    table: int
+    method: str
+    dataset: str
+    metric: str
+    aus: tuple[int, ...]
+    values: dict[str, float]
+    mean: float | None
+    recomputed: float | None
+    protocol: dict[str, Any]
+    source: str
+    notes: str
+
+
+def load_published(path: Path = PUBLISHED) -> list[PublishedRow]:
+    """All rows in the order of the file; percentages become fractions."""
+    rows = []
+    for table in yaml.safe_load(path.read_text())["tables"]:
+        scale = {"percent": 0.01, "fraction": 1.0}[table["unit"]]
+        for row in table["rows"]:
+            values = [value * scale for value in row.get("values", [])]
+            names = [f"AU{au:02d}" for au in table["aus"]]
+            rows.append(
+                PublishedRow(
+                    **{key: row[key] for key in ("id", "method")},
+                    **{key: table[key] for key in ("paper", "table", "dataset", "metric")},
+                    aus=tuple(table["aus"]),
+                    values=dict(zip(names, values, strict=True)) if values else {},
+                    mean=None if row["mean"] is None else row["mean"] * scale,
+                    recomputed=row["recomputed"] * scale if "recomputed" in row else None,
+                    protocol={fact: row.get(fact, value) for fact, value in table["protocol"].items()},
+                    source=row.get("source", ""),
+                    notes="; ".join(note for note in (table.get("notes"), row.get("notes")) if note),
+                )
+            )
+    return rows
+
+
+def differences(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
+    """Facts in which a run departs from a published row, as `camera: left vs right` (published vs run).
+
+    A fact that the publication does not state cannot differ. A fact that the run does not state does: a number is not
+    comparable by default.
+
+    Args:
+        row: The published row.
+        facts: Of the run: `edition` (`published` for the real recordings), `aus`, `label_threshold`, `camera`,
+            `frame_set` and `folds`, the number of finished folds.
+    """
+    found = []
+    for fact in ("label_threshold", "camera", "frame_set", "folds"):
+        published, ours = row.protocol[fact], facts.get(fact)
+        if published is not None and published != ours:
+            found.append(f"{fact.replace('_', ' ')}: {published} vs {'unknown' if ours is None else ours}")
+    if facts.get("edition") != "published":
+        found.insert(0, f"data: published vs {facts.get('edition') or 'unknown'}")
+    if set(row.aus) != set(facts["aus"]):
+        found.append(f"AU set: {_listed(row.aus)} vs {_listed(facts['aus'])}")
+    return found
+
+
+def unstated(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
+    """Protocol facts that the run states and the publication does not."""
+    return [
+        fact.replace("_", " ") for fact, value in row.protocol.items() if value is None and facts.get(fact) is not None
+    ]
+
+
+def _listed(aus: Any) -> str:
+    return " ".join(str(au) for au in sorted(aus))
