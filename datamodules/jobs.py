@@ -1,0 +1,112 @@
+"""Independent pieces of long work, spread over processes, with one progress bar and a clean end."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import cv2
+from tqdm import tqdm
+
+from datamodules.errors import DataError
+
+Tick = Callable[[int], object]
+
+
+def run_jobs(
+    job: Callable[[Any, Tick], None],
+    items: Sequence[Any],
+    *,
+    total: int,
+    workers: int,
+    progress: bool,
+    description: str,
+) -> None:
+    """Call ``job(item, tick)`` for every item; the first failure, or Ctrl-C, stops the rest within a frame.
+
+    Args:
+        job: Module-level function, or a partial of one; it calls ``tick(n)`` after every n frames.
+        items: What there is to do; an item's outcome must not depend on the others.
+        total: Frames in all items together.
+        workers: Processes to spread over; 0 works in this one.
+        progress: Whether to show a bar.
+        description: Text before the bar.
+
+    Raises:
+        DataError: As raised by a job, or when a worker was killed.
+    """
+    with tqdm(total=total, desc=description, unit="frame", disable=not progress) as bar:
+        if workers == 0:
+            for item in items:
+                job(item, bar.update)
+            return
+        # Spawned, not forked: a caller may hold threads (torch, OpenCV) that do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        done, stop = context.Value("q"), context.Event()
+        follower = threading.Thread(target=_follow, args=(bar, done, finished := threading.Event()), daemon=True)
+        follower.start()
+        try:
+            with ProcessPoolExecutor(min(workers, len(items)) or 1, context, _begin, (done, stop)) as pool:
+                futures = [pool.submit(_call, job, item) for item in items]
+                try:
+                    for future in as_completed(futures):
+                        future.result()
+                except BaseException:
+                    stop.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process was killed (out of memory?)",
+                "start again with fewer --workers; finished work is kept",
+            ) from error
+        finally:
+            finished.set()
+            follower.join()
+
+
+_tick: Tick  # of a worker process; _begin sets it
+
+
+class _StoppedError(Exception):
+    """Raised in a worker whose work is no longer wanted."""
+
+
+def _begin(done: Any, stop: Any) -> None:
+    """Set up a worker process."""
+    global _tick
+
+    def tick(frames: int) -> None:
+        with done.get_lock():
+            done.value += frames
+        if stop.is_set():
+            raise _StoppedError
+
+    _tick = tick
+    cv2.setNumThreads(0)  # processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    # A killed parent cannot stop its workers: they would go on writing beside the next attempt.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _call(job: Callable[[Any, Tick], None], item: Any) -> None:
+    job(item, _tick)
+
+
+def _follow(bar: "tqdm[Any]", done: Any, finished: threading.Event) -> None:
+    while True:
+        last = finished.wait(0.2)
+        bar.update(done.value - bar.n)
+        if last:
+            return

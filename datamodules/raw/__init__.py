@@ -1,0 +1,1 @@
+"""One file a dataset: its raw layout -> a stream of frame records."""

@@ -1,0 +1,234 @@
+"""FrameStore: a prepared dataset on disk, written once, read at random.
+
+STORE/
+  manifest.json      what it is: dataset, crop preset, counts, bytes and sha256 of every file
+  index.parquet      one row a frame, sorted by (subject, sequence, frame): key, place of its bytes, labels, flags
+  landmarks.npy      (N, 68, 2) float32, pixels of the crop, NaN unknown
+  shards/SN001.bin   JPEG files of a subject's crops, one after the other in time order
+"""
+
+import json
+import os
+import weakref
+from collections import OrderedDict
+from enum import IntFlag
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+
+from datamodules.errors import DataError
+
+VERSION = 1
+MANIFEST, INDEX, LANDMARKS, SHARDS = "manifest.json", "index.parquet", "landmarks.npy", "shards"
+_OPEN_SHARDS = 128  # of the usual 1024 descriptors a process, shared with everything else that a worker opens
+
+
+class Flag(IntFlag):
+    """What a row lacks; such rows stay in the store."""
+
+    NO_IMAGE = 1  #: no bytes: the frame is missing, or nothing says where the face is
+    NO_FACE = 2  #: no face was located in this frame; its crop, if any, is that of a frame shortly before
+    NO_LANDMARKS = 4  #: all 68 points unknown
+    NO_LABELS = 8  #: every label -1
+    OCCLUDED = 16  #: part of the face is known to be covered
+
+
+class FrameStore:
+    """Rows of a prepared dataset.
+
+    Opening reads nothing; each column is read when first asked for. Pickling carries the path alone, so that every
+    DataLoader worker opens its own descriptors.
+
+    Args:
+        root: Folder that `datamodules.prepare.prepare` made.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self._descriptors: OrderedDict[int, int] = OrderedDict()
+        weakref.finalize(self, _close, self._descriptors)
+
+    def __reduce__(self) -> tuple[type["FrameStore"], tuple[Path]]:
+        return type(self), (self.root,)
+
+    @staticmethod
+    def check_root(root: str | os.PathLike[str]) -> None:
+        """Raise `DataError` unless ``root`` is a complete store of this version."""
+        root = Path(root)
+        remedy = "make it with experiments/prepare.py, or give the path of a prepared store"
+        if not root.is_dir():
+            raise DataError(f"{root} does not exist" if not root.exists() else f"{root} is no folder", remedy)
+        missing = [name for name in (MANIFEST, INDEX, LANDMARKS, SHARDS) if not (root / name).exists()]
+        if missing:
+            raise DataError(f"{root} is no frame store: {missing[0]} is missing", remedy)
+        try:
+            version = json.loads((root / MANIFEST).read_text())["version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{root / MANIFEST} cannot be read: {error!r}", "prepare the store again") from error
+        if version != VERSION:
+            raise DataError(
+                f"{root} has store version {version}, this program reads {VERSION}", "prepare the store again"
+            )
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What the store is: `datamodules.prepare` lists the keys."""
+        return json.loads((self.root / MANIFEST).read_text())
+
+    @property
+    def columns(self) -> list[str]:
+        """Label columns (``AU06``, ``AU06_intensity``, ``expression``)."""
+        return list(self.manifest["label_columns"])
+
+    def __len__(self) -> int:
+        return int(self.manifest["rows"])
+
+    @property
+    def subjects(self) -> np.ndarray:
+        """Names of the subjects, sorted, object."""
+        return self._subject[0]
+
+    @property
+    def subject_code(self) -> np.ndarray:
+        """(N,) int32, index into `subjects`."""
+        return self._subject[1]
+
+    @property
+    def sequences(self) -> np.ndarray:
+        """Names of the sequences, sorted, object; a name may occur with several subjects."""
+        return self._sequence[0]
+
+    @property
+    def sequence_code(self) -> np.ndarray:
+        """(N,) int32, index into `sequences`."""
+        return self._sequence[1]
+
+    @cached_property
+    def frame(self) -> np.ndarray:
+        """(N,) int64, number of the frame in its sequence."""
+        return self._read("frame")
+
+    @cached_property
+    def pts(self) -> np.ndarray:
+        """(N,) float64, seconds; NaN for still images."""
+        return self._read("pts")
+
+    @cached_property
+    def flags(self) -> np.ndarray:
+        """(N,) uint8, bits of `Flag`."""
+        return self._read("flags")
+
+    def label(self, column: str) -> np.ndarray:
+        """(N,) int8 labels of a column, -1 unknown. Raises `DataError` for a column that the store lacks."""
+        if column not in self.columns:
+            raise DataError(f"{self.root} has no labels {column}", f"choose from {', '.join(self.columns)}")
+        return self._read(column)
+
+    def landmarks(self, i: int) -> np.ndarray:
+        """(68, 2) float32 x, y in pixels of the stored crop, NaN unknown."""
+        return np.array(self._landmarks[i])
+
+    def read(self, i: int) -> np.ndarray:
+        """(S, S, 3) uint8 RGB; black where the row is flagged `Flag.NO_IMAGE`."""
+        data = self.read_bytes(i)
+        if not data:
+            side = self.manifest["preset"]["size"]
+            return np.zeros((side, side, 3), np.uint8)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise DataError(
+                f"{self._shard_path(i)}: the bytes of row {i} are no JPEG", f"run experiments/doctor.py {self.root}"
+            )
+        return image
+
+    def read_bytes(self, i: int) -> bytes:
+        """The encoded crop of a row; empty where there is none."""
+        length = int(self._length[i])
+        if length == 0:
+            return b""
+        data = os.pread(self._descriptor(int(self._shard[1][i])), length, int(self._offset[i]))
+        if len(data) != length:
+            raise DataError(f"{self._shard_path(i)} is cut short", f"run experiments/doctor.py {self.root}")
+        return data
+
+    def neighbour(self, i: int, offset: int) -> int | None:
+        """Row of frame ``frame[i] + offset`` in the same sequence of the same subject, None where there is none."""
+        clip = int(np.searchsorted(self._clip_starts, i, side="right")) - 1
+        start, end = self._clip_starts[clip], self._clip_starts[clip + 1]
+        wanted = self.frame[i] + offset
+        if start <= i + offset < end and self.frame[i + offset] == wanted:  # no gap between: the usual case
+            return int(i + offset)
+        row = int(start + np.searchsorted(self.frame[start:end], wanted))
+        return row if row < end and self.frame[row] == wanted else None
+
+    def key(self, i: int) -> tuple[str, str, str, int]:
+        """(dataset, subject, sequence, frame) of a row, unique in the store."""
+        subject, sequence = self.subjects[self.subject_code[i]], self.sequences[self.sequence_code[i]]
+        return self.manifest["dataset"], str(subject), str(sequence), int(self.frame[i])
+
+    @cached_property
+    def _subject(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._read_names("subject")
+
+    @cached_property
+    def _sequence(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._read_names("sequence")
+
+    @cached_property
+    def _shard(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._read_names("shard")
+
+    @cached_property
+    def _offset(self) -> np.ndarray:
+        return self._read("offset")
+
+    @cached_property
+    def _length(self) -> np.ndarray:
+        return self._read("length")
+
+    @cached_property
+    def _landmarks(self) -> np.ndarray:
+        return np.load(self.root / LANDMARKS, mmap_mode="r")
+
+    @cached_property
+    def _clip_starts(self) -> np.ndarray:
+        """First row of each run of one subject and sequence, then N."""
+        change = (np.diff(self.subject_code) != 0) | (np.diff(self.sequence_code) != 0)
+        return np.concatenate([[0], np.flatnonzero(change) + 1, [len(self)]])
+
+    def _read(self, column: str) -> np.ndarray:
+        return self._table(column).to_numpy()
+
+    def _read_names(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        encoded = self._table(column).combine_chunks()
+        names, order = np.unique(np.array(encoded.dictionary.to_pylist(), dtype=object), return_inverse=True)
+        return names, order.astype(np.int32)[encoded.indices.to_numpy()]
+
+    def _table(self, column: str) -> Any:
+        # One thread and no read-ahead: this may run in a forked DataLoader worker.
+        return pq.read_table(self.root / INDEX, columns=[column], use_threads=False, pre_buffer=False)[
+            column
+        ].unify_dictionaries()
+
+    def _shard_path(self, i: int) -> Path:
+        names, codes = self._shard
+        return self.root / SHARDS / names[codes[i]]
+
+    def _descriptor(self, shard: int) -> int:
+        if shard in self._descriptors:
+            self._descriptors.move_to_end(shard)
+            return self._descriptors[shard]
+        if len(self._descriptors) == _OPEN_SHARDS:
+            os.close(self._descriptors.popitem(last=False)[1])
+        descriptor = os.open(self.root / SHARDS / self._shard[0][shard], os.O_RDONLY)
+        self._descriptors[shard] = descriptor
+        return descriptor
+
+
+def _close(descriptors: OrderedDict[int, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
