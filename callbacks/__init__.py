@@ -1,0 +1,1 @@
+"""What watches a run: the predictions ledger, tracking, figures."""

@@ -1,0 +1,144 @@
+"""The predictions ledger: every prediction of an evaluation, gathered over all ranks and scored once.
+
+Scores are never averaged over batches or ranks. What a run reports can be computed again from its ledger files.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from lightning_modules.common import metrics
+
+KEY = ["dataset", "subject", "sequence", "frame"]
+
+# Prediction key of a module -> suffix of its ledger columns, and the label that belongs beside it.
+COLUMNS = {
+    "au_prob": ("prob", ("au", "true")),
+    "level": ("level", ("intensity", "true_level")),
+    "expected": ("expected", None),
+}
+FLIP_AVERAGED = ("au_prob", "expected")
+
+
+def ledger_columns(batch: Mapping[str, Any], predictions: Mapping[str, torch.Tensor], aus: list[int]) -> dict[str, Any]:
+    """Columns of the ledger for one batch.
+
+    Args:
+        batch: The batch contract: keys, ``index`` and labels.
+        predictions: (B, A) tensors by prediction key.
+        aus: Action units in the order of labels and predictions.
+
+    Returns:
+        Column name to B values: ``index``, the key, then per AU label and prediction.
+    """
+    columns: dict[str, Any] = {"index": batch["index"].cpu().numpy()}
+    for name in KEY:
+        columns[name] = batch[name].cpu().numpy() if torch.is_tensor(batch[name]) else list(batch[name])
+    for key, values in predictions.items():
+        suffix, label = COLUMNS[key]
+        predicted = values.cpu().numpy()
+        for i, au in enumerate(aus):
+            if label is not None:
+                columns[f"AU{au:02d}_{label[1]}"] = batch[label[0]][:, i].cpu().numpy().astype(np.int8)
+            columns[f"AU{au:02d}_{suffix}"] = predicted[:, i]
+    return columns
+
+
+def gather(parts: list[dict[str, Any]]) -> pd.DataFrame:
+    """One table of all batches of all ranks, in the order of ``index``, without the rows that padding repeated."""
+    frame = pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True) if parts else pd.DataFrame()
+    if dist.is_available() and dist.is_initialized():
+        everyone: list[pd.DataFrame] = [pd.DataFrame()] * dist.get_world_size()
+        dist.all_gather_object(everyone, frame)
+        frame = pd.concat(everyone, ignore_index=True)
+    if frame.empty:
+        return frame
+    return frame.drop_duplicates("index").sort_values("index").drop(columns="index").reset_index(drop=True)
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a ledger whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(path)
+
+
+class Ledger(pl.Callback):
+    """Keeps the predictions of the latest evaluation of each kind, scores them and logs ``{stage}/{metric}``.
+
+    Args:
+        flip: Also predict the mirror image in the test and keep the mean of both as ``test_flip``.
+
+    Attributes:
+        tables: ``val``, ``test``, ``predict`` and ``test_flip`` -> ledger of the latest evaluation.
+    """
+
+    def __init__(self, flip: bool = False) -> None:
+        self.flip = flip
+        self.tables: dict[str, pd.DataFrame] = {}
+        self._parts: list[dict[str, Any]] = []
+        self._flipped: list[dict[str, Any]] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collect a batch."""
+        self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collect a batch, and its mirror image where asked."""
+        self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
+        if self.flip:
+            mirrored = pl_module.predictions({**batch, "image": batch["image"].flip(-1)})
+            mean = {key: (outputs[key] + mirrored[key]) / 2 for key in FLIP_AVERAGED if key in outputs}
+            self._flipped.append(ledger_columns(batch, mean, pl_module.aus))
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collect a batch."""
+        self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score the validation part, before checkpointing and early stopping look."""
+        self._close("val", pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score the held-out part."""
+        self._close("test", pl_module)
+        if self.flip:
+            self.tables["test_flip"], self._flipped = gather(self._flipped), []
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the predictions; nothing is scored."""
+        self.tables["predict"], self._parts = gather(self._parts), []
+
+    def _close(self, stage: str, pl_module: pl.LightningModule) -> None:
+        table, self._parts = gather(self._parts), []
+        self.tables[stage] = table
+        scores = metrics.flatten(metrics.score(table))
+        # Every rank has the whole table, so every rank logs the same and nothing is synchronised.
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=False)
+
+
+def thresholds(table: pd.DataFrame, rule: str) -> dict[int, float]:
+    """Threshold per AU by ``f1`` (highest F1) or ``break_even`` (precision = recall); AUs without positives keep 0.5.
+
+    Args:
+        table: Ledger whose labels may choose.
+        rule: ``f1`` or ``break_even``.
+    """
+    choose = {"f1": metrics.best_f1_threshold, "break_even": metrics.break_even_threshold}[rule]
+    chosen = {}
+    for au in metrics.occurrence_aus(table.columns):
+        true, prob = metrics.known_pairs(table, f"AU{au:02d}_true", f"AU{au:02d}_prob")
+        chosen[au] = choose(true, prob) if true.any() else 0.5
+    return chosen

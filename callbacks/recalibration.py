@@ -1,0 +1,32 @@
+"""Re-estimates running statistics from training images before the final validation and test."""
+
+from itertools import islice
+
+import pytorch_lightning as pl
+
+
+class Recalibration(pl.Callback):
+    """Calls ``recalibrate`` of the model on training batches, once the checkpoint is loaded.
+
+    Every rank reads the same batches, so that all end with the same statistics.
+
+    Attributes:
+        enabled: Off while a run scores the network as trained.
+    """
+
+    def __init__(self) -> None:
+        self.enabled = False
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before a validation of its own; never inside a fit, where statistics are those of training."""
+        if trainer.state.fn == "validate":
+            self._run(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before the test."""
+        self._run(trainer, pl_module)
+
+    def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.enabled:
+            batches = islice(trainer.datamodule.calibration_dataloader(), pl_module.recalibrate_batches)
+            pl_module.recalibrate(pl_module.transfer_batch_to_device(b, pl_module.device, 0) for b in batches)

@@ -1,0 +1,117 @@
+"""Where numbers of a run go while it runs: metrics.csv always, W&B or TensorBoard beside it."""
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+
+class MetricsCSV(Logger):
+    """``metrics.csv`` of a run: one row a step with ``epoch``, ``step`` and the metrics logged there.
+
+    Unlike Lightning's CSVLogger it goes on after a resume: rows of the epoch that is done again are replaced.
+
+    Args:
+        path: File to write; what stands there is kept up to the first step that is logged again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._old = pd.read_csv(path).to_dict("records") if path.exists() else []
+        self._rows: dict[int, dict[str, Any]] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "metrics.csv"
+
+    @property
+    def version(self) -> str:
+        """No versions: one run folder, one file."""
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add metrics to the row of ``step``."""
+        assert step is not None
+        if not self._rows:
+            self._old = [row for row in self._old if row["step"] < step]
+        self._rows.setdefault(step, {"step": step}).update(metrics)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file whole or not at all."""
+        if not self._rows:
+            return
+        table = pd.DataFrame([*self._old, *self._rows.values()])
+        table = table[["epoch", "step", *sorted(set(table) - {"epoch", "step"})]]
+        temporary = self.path.with_name(f".{self.path.name}.part")
+        table.to_csv(temporary, index=False)
+        temporary.replace(self.path)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.save()
+
+
+class EpochLines(pl.Callback):
+    """One line an epoch, for logs that no terminal shows; a progress bar would fill them."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch with its loss and the monitored score."""
+        seen = trainer.callback_metrics
+        numbers = [f"{name} {float(seen[name]):.4f}" for name in ("train/loss", pl_module.monitor) if name in seen]
+        rank_zero_info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(numbers)}")
+
+
+def wandb_mode(mode: str) -> str:
+    """What W&B mode ``auto`` means here: online when a key is found, else offline, never a question.
+
+    Args:
+        mode: ``auto``, ``online``, ``offline`` or ``disabled``.
+    """
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    import netrc
+
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        known = netrc.netrc().authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        known = False
+    if os.environ.get("WANDB_API_KEY") or known:
+        return "online"
+    rank_zero_info("W&B: no key found, so this run is recorded offline (`wandb login` sends later ones)")
+    return "offline"
+
+
+def tracker(kind: str, mode: str, folder: Path, name: str, group: str, config: dict[str, Any]) -> list[Logger]:
+    """Loggers beside metrics.csv.
+
+    Args:
+        kind: ``wandb``, ``tensorboard`` or ``none``.
+        mode: W&B mode, see `wandb_mode`.
+        folder: Run folder.
+        name: Name of the run.
+        group: What folds and seeds of one experiment share.
+        config: Settings to show beside the run; plain types.
+    """
+    if kind == "tensorboard":
+        return [TensorBoardLogger(folder, name="tensorboard", version="")]
+    if kind == "none" or (resolved := wandb_mode(mode)) == "disabled":
+        return []
+    settings = {"save_dir": folder, "name": name, "group": group, "job_type": "fold", "config": config}
+    return [WandbLogger(project="facsuite", offline=resolved == "offline", **settings)]

@@ -1,0 +1,227 @@
+"""From a command line to a checked configuration: what run.py understands, and what it hashes."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from datamodules.base import AUDataModule
+from lightning_modules.base import AUModule
+
+CONFIGS = Path(__file__).parent / "configs"
+
+# Left out of the hash: where a run writes and what it runs on. Everything else changes its numbers.
+UNHASHED_TRAINER = {
+    "accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "logger", "callbacks", "profiler",
+    "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "log_every_n_steps", "plugins", "benchmark",
+}  # fmt: skip
+HASHED_RUN = {"refit"}
+
+
+class ConfigError(ValueError):
+    """A command line or configuration that cannot run."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
+@dataclass
+class RunArgs:
+    """What a run does around its training.
+
+    Attributes:
+        name: Folder of the experiment below ``trainer.default_root_dir``.
+        requires: Command lines of run.py whose products this run reads; each runs first, unless it is done.
+        tracker: Where numbers go beside metrics.csv.
+        wandb: W&B mode; ``auto`` is online when a key is found, else offline.
+        threshold: Rule of the tuned threshold reported beside 0.5 (``f1_tuned``): chosen on validation subjects by
+            highest F1 or by precision = recall, or on the test itself as some papers do.
+        flip: Also score the mean over each test image and its mirror image.
+        refit: Train again on all training subjects, for the number of epochs that validation chose.
+        checkpoint: Score this checkpoint instead of training one.
+        predict: ``all`` also writes predictions for training subjects.
+    """
+
+    name: str
+    requires: list[str] = field(default_factory=list)
+    tracker: Literal["wandb", "tensorboard", "none"] = "wandb"
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    threshold: Literal["0.5", "val_f1", "val_break_even", "test_f1"] = "val_f1"
+    flip: bool = False
+    refit: bool = False
+    checkpoint: str | None = None
+    predict: Literal["test", "all"] = "test"
+
+
+@dataclass
+class CheckpointArgs:
+    """Which epoch is kept as ``best.ckpt``.
+
+    Attributes:
+        monitor: Logged score that decides; by default the one that the model class names.
+        mode: Whether higher or lower is better.
+    """
+
+    monitor: str | None = None
+    mode: Literal["max", "min"] | None = None
+
+
+@dataclass
+class EarlyStoppingArgs:
+    """When training ends before ``trainer.max_epochs``.
+
+    Attributes:
+        patience: Epochs without improvement of the monitored score; null never stops early.
+        min_delta: Smallest change that counts as improvement.
+    """
+
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+class SuiteCLI(LightningCLI):
+    """LightningCLI that parses only: run.py checks everything before anything is built."""
+
+    def __init__(self, argv: list[str]) -> None:
+        super().__init__(
+            AUModule,
+            AUDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={
+                "parser_mode": "omegaconf+",  # "omegaconf" resolves before overrides and would train the wrong fold
+                "default_config_files": [str(CONFIGS / "_base.yaml")],
+                "exit_on_error": False,
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=argv,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the groups run, checkpoint and early_stopping."""
+        parser.add_class_arguments(RunArgs, "run")
+        parser.add_class_arguments(CheckpointArgs, "checkpoint")
+        parser.add_class_arguments(EarlyStoppingArgs, "early_stopping")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; an error says its innermost cause and not the whole usage."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise ConfigError(innermost(error), "`--help` and `--model.help=CLASS` list the keys and types") from error
+
+    def instantiate_classes(self) -> None:
+        """Nothing yet: see `build`."""
+
+    def build(self) -> tuple[AUModule, AUDataModule]:
+        """A new model and DataModule from the configuration."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        return self.config_init.model, self.config_init.data
+
+    def trainer(self, **overrides: Any) -> Trainer:
+        """A Trainer from the configuration; ``overrides`` win."""
+        return Trainer(**{**self.config_init.trainer, **overrides})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole configuration with defaults, resolved, in plain types."""
+        text = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        return {k: v for k, v in yaml.safe_load(text).items() if k != "config"}
+
+
+def innermost(error: BaseException) -> str:
+    """The part of a parser error that names the key and the cause."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)
+
+
+def normalise(argv: list[str]) -> list[str]:
+    """Rewrite what people and W&B agents type into what the parser takes.
+
+    ``a.b=c`` gets its dashes, ``None`` becomes ``null``, ``--fold`` and ``--seed`` their full names; ``--config NAME``
+    is looked up in experiments/configs and moved to the front, so that every other argument overrides it.
+
+    Raises:
+        ConfigError: A configuration file that does not exist.
+    """
+    configs, rest = [], []
+    queue = list(argv)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("-") and "=" in word:
+            word = f"--{word}"
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-c", "--fold", "--seed") and not equals:
+            if not queue:
+                raise ConfigError(f"{name}: nothing follows", f"write {name} VALUE")
+            value = queue.pop(0)
+        if name in ("--config", "-c"):
+            configs += ["--config", str(find_config(value))]
+        elif name == "--fold":
+            rest.append(f"--data.fold={value}")
+        elif name == "--seed":
+            rest.append(f"--seed_everything={value}")
+        else:
+            rest.append(f"{name}=null" if value == "None" else word)
+    return configs + rest
+
+
+def find_config(name: str) -> Path:
+    """A configuration by path, or by name in experiments/configs and its overlays."""
+    places = [Path(name), CONFIGS / name, CONFIGS / "overlays" / name]
+    for place in [*places, *(p.with_name(f"{p.name}.yaml") for p in places)]:
+        if place.is_file():
+            return place
+    known = ", ".join(sorted(p.name for p in CONFIGS.glob("[!_]*.yaml")))
+    raise ConfigError(f"--config {name}: no such file, nor one in {CONFIGS}", f"choose from {known}")
+
+
+def hashed(settings: dict[str, Any]) -> dict[str, Any]:
+    """What of the settings changes the numbers of a run, flat by dotted key; files count by their content."""
+    flat = dict(flatten(settings))
+    for key in list(flat):
+        top, _, rest = key.partition(".")
+        if (
+            (top == "run" and rest not in HASHED_RUN)
+            or (top == "trainer" and rest.split(".")[0] in UNHASHED_TRAINER)
+            or key == "data.init_args.num_workers"
+        ):
+            del flat[key]
+        elif key == "data.init_args.root":
+            flat[key] = store_digest(flat[key])
+        elif key.endswith("_checkpoint") and flat[key] and Path(flat[key]).is_file():
+            flat[key] = f"sha256:{hashlib.sha256(Path(flat[key]).read_bytes()).hexdigest()[:12]}"
+    return flat
+
+
+def store_digest(root: str) -> str:
+    """What a data root holds, wherever it lies: the text of a synthetic root, else a digest of the store's manifest."""
+    manifest = Path(root) / "manifest.json"
+    if root.startswith("synth:") or not manifest.is_file():
+        return root
+    content = json.loads(manifest.read_text())
+    text = json.dumps([content["preprocessing"], content["shards"]], sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def config_hash(settings: dict[str, Any]) -> str:
+    """Twelve hex digits of what changes the numbers of a run."""
+    return hashlib.sha256(json.dumps(hashed(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves of nested dicts by dotted key."""
+    if not isinstance(tree, dict):
+        return [(prefix, tree)]
+    return [leaf for k, v in tree.items() for leaf in flatten(v, f"{prefix}.{k}" if prefix else str(k))]

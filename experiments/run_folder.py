@@ -1,0 +1,74 @@
+"""The folder of one (experiment, fold, seed): what it holds, and whether a run starts, goes on, or is done."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from experiments.cli import ConfigError, config_hash, hashed
+
+State = Literal["new", "resume", "done"]
+_HEADER = "# config_hash: "
+
+
+class RunFolder:
+    """Paths and state of a run folder.
+
+    Args:
+        path: ``<root>/<run.name>/fold<k>-seed<s>``.
+        settings: The resolved configuration of the run.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, settings
+        self.hash = config_hash(settings)
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.best = self.checkpoints / "best.ckpt"
+        self.config = path / "config.yaml"
+        self.result = path / "result.json"
+        self.done = path / "DONE"
+
+    def state(self) -> State:
+        """Whether to start, to go on, or that there is nothing to do.
+
+        A pure function of the folder, so that every rank comes to the same answer.
+
+        Raises:
+            ConfigError: The folder belongs to other settings.
+        """
+        if not self.config.exists():
+            return "new"
+        text = self.config.read_text()
+        if not text.startswith(_HEADER + self.hash):
+            theirs, ours = hashed(yaml.safe_load(text)), hashed(self.settings)
+            keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+            differ = ", ".join(f"{key} ({theirs.get(key)} there, {ours.get(key)} here)" for key in keys)
+            raise ConfigError(
+                f"{self.path} holds a run with other settings: {differ or 'a file that they name has changed'}",
+                "give this one another --run.name, or delete that folder",
+            )
+        if self.done.exists():
+            return "done"
+        return "resume" if self.last.exists() else "new"
+
+    def open(self, state: State) -> None:
+        """Make the folder ready; a start that left no checkpoint is cleared away first."""
+        if state == "new" and self.path.exists():
+            shutil.rmtree(self.path)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, f"{_HEADER}{self.hash}\n{yaml.safe_dump(self.settings, sort_keys=False)}")
+
+    def close(self, result: dict[str, Any]) -> None:
+        """Write result.json, then DONE."""
+        write_text(self.result, json.dumps(result, indent=1, allow_nan=False))
+        self.done.touch()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    temporary.replace(path)

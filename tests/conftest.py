@@ -1,0 +1,25 @@
+"""Settings of every test: one thread (torch collapses beside other work), no network, nothing outside temporary folders."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_MODE"] = "offline"
+_SCRATCH = tempfile.TemporaryDirectory(prefix="facsuite-tests-")
+for _name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR", "FACSUITE_CACHE"):
+    os.environ[_name] = str(Path(_SCRATCH.name) / _name.lower())
+    Path(os.environ[_name]).mkdir()
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference data beside the checkout; tests that need it skip where it is absent."""
+    path = Path(__file__).parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip("the reference data (../shared) is not beside this checkout")
+    return path
