@@ -1,0 +1,176 @@
+"""A subject's clip, frame by frame: label process -> face -> picture. The source of all synthetic data here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from datamodules.synth.behaviour import SYNTH_AUS, Behaviour, Rates
+from datamodules.synth.face import Face
+from datamodules.synth.identity import draw_identity
+from datamodules.synth.scene import WIDTH, Camera, behind, draw_scene, expose, occlude, rotation
+from datamodules.synth.streams import Purpose, stream, wander
+
+__all__ = ["SYNTH_AUS", "SynthFrame", "render_clip"]
+
+_FINEST = 128  # smaller pictures are drawn at a multiple of their size and averaged, or wrinkles would alias
+
+
+@dataclass(frozen=True, slots=True)
+class SynthFrame:
+    """One picture with everything that is known about it.
+
+    Attributes:
+        image: (size, size, 3) uint8 RGB.
+        landmarks: (68, 2) float32 pixels, (0, 0) the centre of the top left pixel; iBUG order.
+        intensity: AU to coded level 0..5.
+        occluded: Whether a hand or hair covers part of the face, or it is turned far away.
+        pose: (3,) float32 yaw (to the right of the picture), pitch (up), roll (clockwise) in degrees.
+        light: (4,) float32 azimuth and elevation of the key light (radians), its strength, the ambient light's.
+        background: (3,) float32 mean colour behind the head, linear light.
+        skin_tone: 1 (light) to 6 (dark).
+    """
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    intensity: dict[int, int]
+    occluded: bool
+    pose: np.ndarray
+    light: np.ndarray
+    background: np.ndarray
+    skin_tone: int
+
+
+@lru_cache(maxsize=2)
+def _face(seed: int, subject: int, side: int) -> Face:
+    return Face(draw_identity(seed, subject), seed, subject, side)
+
+
+def _occluder(seed: int, subject: int, time: float) -> tuple[str, np.random.Generator]:
+    """What covers the face in this five seconds' stretch: nothing, a hand, hair, or a turn away."""
+    rng = stream(seed, subject, Purpose.OCCLUSION, int(time // 5.0))
+    return str(rng.choice(["none", "hand", "hair", "turn"], p=[0.94, 0.025, 0.015, 0.02])), rng
+
+
+class Clip:
+    """One subject before the camera; any frame can be drawn at any time.
+
+    Args:
+        subject: Number of the subject, from 1.
+        seed: Seed of the dataset.
+        size: Side of the picture in pixels.
+        rates: Base rates of the label process.
+        fps: Frames a second.
+        coder_noise: Whether a coder's delays and one-level errors are in the labels.
+        independent: Draw AUs independently of each other, see `Behaviour`.
+    """
+
+    def __init__(
+        self,
+        subject: int,
+        *,
+        seed: int = 0,
+        size: int = 128,
+        rates: Rates = "published",
+        fps: float = 20.0,
+        coder_noise: bool = True,
+        independent: bool = False,
+    ) -> None:
+        self._key, self._size, self._fps, self._coder_noise = (seed, subject), size, fps, coder_noise
+        self._factor = max(1, -(-_FINEST // size))
+        self._work = size * self._factor
+        self._face = _face(seed, subject, round(1.2 * self._work))
+        self._behaviour = Behaviour(subject, seed, rates, independent)
+        self._scene = draw_scene(seed, subject, self._work)
+
+    def frame(self, index: int) -> SynthFrame:
+        """Frame ``index`` of the clip."""
+        time = index / self._fps
+        coded = self._behaviour.coded(time, self._coder_noise)
+        strength = self._strength(time)
+        return self._draw(index, strength, dict(zip(SYNTH_AUS, coded.tolist(), strict=True)))
+
+    def _strength(self, time: float) -> np.ndarray:
+        """(2, 17) what shows of each AU on the subject's right and left, about 0..1.2."""
+        who = self._face.identity
+        level = self._behaviour.activation(time)
+        skew = np.clip(who.skew + self._behaviour.skew(time), -0.4, 0.4)
+        shown = who.gain * (level / 5) ** 0.8  # concave: a trace (level 1) is visible
+        return np.clip(shown * np.stack([1 - skew, 1 + skew]), 0, 1.3)
+
+    def _draw(self, index: int, strength: np.ndarray, intensity: dict[int, int]) -> SynthFrame:
+        time = index / self._fps
+        scene, face = self._scene, self._face
+        distractors = self._behaviour.distractors(time)
+        occluder, rng = _occluder(*self._key, time)
+        sway = wander(*self._key, Purpose.POSE, time, 1.5, 5)
+        pose = face.identity.head + sway[:3] * (7.0, 4.5, 3.0)
+        if occluder == "turn":
+            pose = pose + (rng.choice([-1, 1]) * 24.0, 0.0, 0.0)
+        pose = np.clip(pose, (-38, -20, -20), (38, 20, 20))
+        turn = rotation(pose)
+        drift = wander(*self._key, Purpose.DRIFT, time, 6.0, 2)
+        azimuth, elevation, strong, ambient = scene.light + (*(0.1 * drift), 0, 0)
+        towards = strong * np.array(
+            [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
+        )
+
+        points = face.landmarks(strength, distractors)
+        picture = face.draw(strength, distractors, points, turn.T @ towards, ambient)
+        scale = self._work / WIDTH * scene.zoom
+        shift = (self._work - 1) / 2 + scale * (0.06 * sway[3:] + (0.0, 0.08))
+        camera = Camera(face, turn, scale, shift, self._work)
+        seen = camera.take(picture)
+        image = behind(scene, face, camera)
+        image += seen[..., 3:] * (seen[..., :3] - image)
+        if occluder in ("hand", "hair"):
+            occlude(image, occluder, rng, camera, face, ambient + 0.8 * strong)
+        sensor = stream(*self._key, Purpose.SENSOR, index)
+        if self._factor > 1:
+            image = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)
+        landmarks = (camera.project(points) + 0.5) / self._factor - 0.5
+        return SynthFrame(
+            image=expose(image, scene, sensor),
+            landmarks=landmarks.astype(np.float32),
+            intensity=intensity,
+            occluded=occluder != "none",
+            pose=pose.astype(np.float32),
+            light=np.array([azimuth, elevation, strong, ambient], np.float32),
+            background=scene.background.mean(axis=(0, 1)),
+            skin_tone=face.identity.skin_tone,
+        )
+
+
+def render_clip(
+    subject: int,
+    frames: int,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    rates: Rates = "published",
+    fps: float = 20.0,
+    stride: int = 1,
+    coder_noise: bool = True,
+    independent: bool = False,
+) -> Iterator[SynthFrame]:
+    """Frames 0, stride, 2 stride, ... of a subject's clip; a stride of some hundred frames gives independent stills.
+
+    A frame depends on (seed, subject, its number, size and the settings) alone: not on workers, call order or on the
+    other frames.
+
+    Args:
+        subject: Number of the subject, from 1.
+        frames: How many to render.
+        seed: Seed of the dataset.
+        size: Side of the picture in pixels; the face takes about two thirds of it.
+        rates: ``published`` base rates, or ``balanced`` (15 to 40 % of frames at level 1 or more).
+        fps: Frames a second of the label process.
+        stride: Render only every stride-th frame.
+        coder_noise: Whether a coder's delays and one-level errors are in the labels.
+        independent: Draw AUs independently of each other (exclusive pairs stay exclusive).
+    """
+    clip = Clip(subject, seed=seed, size=size, rates=rates, fps=fps, coder_noise=coder_noise, independent=independent)
+    for k in range(frames):
+        yield clip.frame(k * stride)

@@ -1,0 +1,161 @@
+"""Everything between a shaded face and a picture: pose, camera, light, background, occluders, sensor."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from datamodules.synth.face import Face
+from datamodules.synth.streams import Purpose, stream
+
+WIDTH = 3.3  # face coordinates that the picture's side covers at mean distance
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What stays the same in a clip.
+
+    Attributes:
+        light: Azimuth and elevation of the key light in radians, its strength, and the ambient light's.
+        tint: (3,) colour of the light.
+        background: (size, size, 3) float32 linear light, with the shoulders' colour in ``cloth``.
+        cloth: (3,) linear colour of the clothes.
+        zoom: Size of the face against the mean; noise: standard deviation of the sensor; blur: of the lens, as a share
+            of the picture's side.
+    """
+
+    light: np.ndarray
+    tint: np.ndarray
+    background: np.ndarray
+    cloth: np.ndarray
+    zoom: float
+    noise: float
+    blur: float
+
+
+def draw_scene(seed: int, subject: int, size: int) -> Scene:
+    """Light, background and camera of a subject's clip."""
+    rng = stream(seed, subject, Purpose.SCENE)
+    base = rng.uniform(0.02, 0.55) + rng.normal(0, 0.04, 3)
+    blobs = cv2.resize(rng.standard_normal((5, 5, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    slope = rng.normal(0, 0.15, 2)
+    grid = np.linspace(-1, 1, size)
+    plane = (slope[0] * grid[None] + slope[1] * grid[:, None])[..., None]
+    background = np.clip(base * (1 + plane + rng.uniform(0, 0.35) * blobs), 0.005, 1).astype(np.float32)
+    return Scene(
+        light=np.array([rng.normal(0, 0.5), rng.normal(0.45, 0.3), rng.uniform(0.65, 1.05), rng.uniform(0.25, 0.5)]),
+        tint=np.exp(rng.normal(0, 0.05, 3)),
+        background=background,
+        cloth=np.square(rng.uniform(0.08, 0.8, 3)),
+        zoom=float(np.exp(rng.normal(0, 0.06))),
+        noise=rng.uniform(0.004, 0.02),
+        blur=rng.uniform(0.0, 0.005),
+    )
+
+
+def rotation(pose: np.ndarray) -> np.ndarray:
+    """(3,) yaw, pitch, roll in degrees -> (3, 3) rotation; yaw turns to the right of the picture, pitch up, roll clockwise."""
+    yaw, pitch, roll = np.radians(pose)
+    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
+
+
+class Camera:
+    """Weak perspective: image = scale * (R [x, y, depth(x, y)])[:2] + shift, and its inverse by fixed-point iteration.
+
+    Args:
+        face: The head, whose coarse depth pose turns.
+        turn: (3, 3) rotation.
+        scale: Pixels a face unit.
+        shift: (2,) pixel of the face's origin.
+        size: Side of the picture.
+
+    Attributes:
+        scale: Pixels a face unit.
+    """
+
+    def __init__(self, face: Face, turn: np.ndarray, scale: float, shift: np.ndarray, size: int) -> None:
+        self._face, self._plane, self._lean = face, turn[:2, :2] * scale, turn[:2, 2] * scale
+        self._shift, self._size, self.scale = shift, size, scale
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(n, 2) face coordinates -> (n, 2) pixels."""
+        u, v = self._face.grid.pixels(points).astype(np.float32).T
+        depth = cv2.remap(self._face.depth, u[None], v[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        return points @ self._plane.T + depth[:, None] * self._lean + self._shift
+
+    def take(self, image: np.ndarray) -> np.ndarray:
+        """The face's own frame (side, side, C) float32 as seen: (size, size, C), zero outside."""
+        grid = self._face.grid
+        back = np.linalg.inv(self._plane) * grid.scale
+        index = np.arange(self._size)
+        start = grid.pixels(np.zeros(2))
+        u0, v0 = (
+            (
+                start[k] + back[k, 0] * (index - self._shift[0])[None] + back[k, 1] * (index - self._shift[1])[:, None]
+            ).astype(np.float32)
+            for k in (0, 1)
+        )
+        du, dv = (back @ self._lean).astype(np.float32)
+        u, v = u0, v0
+        for _ in range(6):
+            depth = cv2.remap(self._face.depth, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            u, v = u0 - du * depth, v0 - dv * depth
+        return cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+
+
+def behind(scene: Scene, face: Face, camera: Camera) -> np.ndarray:
+    """Background with neck and shoulders, (size, size, 3) float32 linear light."""
+    picture = scene.background.copy()
+    wide = abs(face.identity.landmarks[4, 0])
+    neck = np.array([(-0.78 * wide, 0.4), (0.78 * wide, 0.4), (0.82 * wide, 1.5), (-0.82 * wide, 1.5)])
+    shoulders = np.array([(-0.5, 1.22), (0.0, 1.45), (0.5, 1.22), (1.5, 1.6), (1.7, 3.0), (-1.7, 3.0), (-1.5, 1.6)])
+    middle = camera.project(np.zeros((1, 2)))[0]
+    scale = camera.scale
+    for outline, colour in ((neck, np.square(face.identity.skin) * 0.42), (shoulders, scene.cloth * 0.6)):
+        points = np.round((outline * scale + middle) * 16).astype(np.int32)
+        cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_8, 4)
+    return picture
+
+
+def occlude(picture: np.ndarray, kind: str, rng: np.random.Generator, camera: Camera, face: Face, level: float) -> None:
+    """Lay a hand or a lock of hair over part of the face, in place."""
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    side = rng.choice([-1, 1])
+    if kind == "hand":
+        palm = np.array([side * rng.uniform(0.3, 0.7), rng.uniform(0.5, 0.95)])
+        up = np.array([-side * rng.uniform(0.2, 0.9), -1.0])
+        up /= np.linalg.norm(up)
+        across = np.array([-up[1], up[0]])
+        strokes = [(palm - 1.5 * up, palm, 0.36)]
+        strokes += [
+            (palm + across * s, palm + across * s * 1.15 + up * (0.55 - 0.5 * s * s), 0.115)
+            for s in (-0.2, -0.07, 0.06, 0.19)
+        ]
+        colour = np.square(face.identity.skin) * level * 0.85
+    else:
+        x = side * rng.uniform(0.15, 0.5)
+        ends = rng.uniform(-0.2, 0.45, 7) * side
+        strokes = [
+            (np.array([x + 0.05 * k * side, -1.0]), np.array([x + ends[k], rng.uniform(-0.1, 0.5)]), 0.07)
+            for k in range(7)
+        ]
+        colour = np.square(face.identity.hair) * level
+    for start, end, width in strokes:
+        a, b = np.round(camera.project(np.stack([start, end])) * 16).astype(int)
+        cv2.line(mask, a.tolist(), b.tolist(), 255, max(1, round(width * camera.scale)), cv2.LINE_AA, 4)
+    cover = cv2.GaussianBlur(mask, (0, 0), 0.012 * camera.scale).astype(np.float32)[..., None] / 255
+    relief = cv2.GaussianBlur(mask, (0, 0), 0.06 * camera.scale).astype(np.float32)[..., None] / 255
+    picture += cover * (colour.astype(np.float32) * (0.45 + 0.55 * relief) - picture)
+
+
+def expose(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Linear light -> (size, size, 3) uint8 sRGB with lens blur and sensor noise."""
+    if scene.blur * len(picture) > 0.2:
+        picture = cv2.GaussianBlur(picture, (0, 0), scene.blur * len(picture))
+    grey = np.sqrt(np.maximum(picture * scene.tint.astype(np.float32), 0))
+    grey += np.float32(scene.noise) * rng.standard_normal(grey.shape, dtype=np.float32)
+    return (np.clip(grey, 0, 1) * 255 + 0.5).astype(np.uint8)
