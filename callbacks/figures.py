@@ -1,0 +1,297 @@
+"""Figures of a run: pure functions from arrays to a matplotlib Figure.
+
+None of them touches pyplot or a global state, so they work without a display, in callbacks and in threads. Colours are
+those of Okabe and Ito, which stay apart for colour-blind readers.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_modules.common.metrics import average_precision, operating_points
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+GREY = "#8A8A8A"
+
+styled = mpl.rc_context(
+    {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": cycler(color=CYCLE),
+        "grid.color": "#E3E3E3",
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+        "legend.frameon": False,
+    }
+)
+
+
+@styled
+def f1_against_prevalence(
+    prevalence: Mapping[str, float],
+    f1: Mapping[str, float],
+    low: Mapping[str, float] | None = None,
+    high: Mapping[str, float] | None = None,
+) -> Figure:
+    """F1 of every AU over its prevalence, with what calling every frame positive would score, 2p / (1 + p).
+
+    Args:
+        prevalence: `AU01` -> share of positive frames.
+        f1: `AU01` -> F1; NaN is left out.
+        low: `AU01` -> lower end of the interval.
+        high: `AU01` -> upper end of the interval.
+    """
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    names = [name for name, value in f1.items() if np.isfinite(value)]
+    x = np.array([prevalence[name] for name in names])
+    y = np.array([f1[name] for name in names])
+    limit = min(1.0, 1.15 * float(np.max(x, initial=0.1)))
+    p = np.linspace(0, limit, 200)
+    axes.plot(p, 2 * p / (1 + p), color=GREY, linestyle="--", label="all positive: 2p / (1 + p)")
+    if low is not None and high is not None:
+        bars = np.array([[f1[name] - low[name], high[name] - f1[name]] for name in names]).reshape(-1, 2)
+        axes.errorbar(x, y, np.clip(bars.T, 0, None), fmt="none", ecolor=BLUE, elinewidth=1, alpha=0.5)
+    axes.scatter(x, y, color=BLUE, s=28, zorder=3, label="F1 at 0.5, interval over subjects" if low else "F1")
+    for name, x_, y_ in zip(names, x, y, strict=True):
+        axes.annotate(name, (x_, y_), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="prevalence p", ylabel="F1", xlim=(0, limit), ylim=(0, 1), title="F1 against prevalence")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def precision_recall(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """Precision over recall, one panel an AU; the dashed line is the prevalence, the dot the threshold 0.5.
+
+    Args:
+        pairs: `AU01` -> known labels (n,) in {0, 1} and scores (n,).
+    """
+    figure, panels = _grid(list(pairs), width=2.1, height=2.0)
+    for axes, (name, (true, prob)) in zip(panels, pairs.items(), strict=True):
+        scores, tp, fp = operating_points(true, prob)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), title=name, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        if tp.size == 0 or tp[-1] == 0:
+            axes.text(0.5, 0.5, "no positives", ha="center", color=GREY)
+            continue
+        recall, precision = tp / tp[-1], tp / (tp + fp)
+        axes.plot(np.append(0, recall), np.append(precision[0], precision), color=BLUE, drawstyle="steps-pre")
+        axes.axhline(precision[-1], color=GREY, linestyle="--", linewidth=1)
+        if (called := int(np.sum(scores >= 0.5))) > 0:
+            axes.plot(recall[called - 1], precision[called - 1], "o", color=RED, markersize=5)
+        axes.text(0.97, 0.95, f"AP {average_precision(true, prob):.2f}", ha="right", va="top", fontsize=8)
+    figure.supxlabel("recall", fontsize=9)
+    figure.supylabel("precision", fontsize=9)
+    return figure
+
+
+@styled
+def cooccurrence(true: ArrayLike, called: ArrayLike, aus: Sequence[int]) -> Figure:
+    """How often an AU (column) is present when another (row) is: in the labels, in the predictions, and the difference.
+
+    Args:
+        true: (n, A) in {-1, 0, 1}; -1 is unknown.
+        called: (n, A) predicted presence.
+        aus: The A action units.
+    """
+    true = np.asarray(true)
+    called = np.asarray(called, dtype=bool)
+    known = true >= 0
+    labels = _conditional(true == 1, known)
+    predictions = _conditional(called & known, known)
+    names = [f"AU{au:02d}" for au in aus]
+    figure = Figure(figsize=(2.2 + 3.0 * 3, 3.3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for axes, matrix, title in ((left, labels, "labels"), (middle, predictions, "predictions")):
+        image = _matrix(axes, matrix, names, "Blues", 0, 1)
+        axes.set_title(title)
+    figure.colorbar(image, ax=[left, middle], shrink=0.85, label="P(column | row)")
+    largest = max(0.1, float(np.nanmax(np.abs(predictions - labels), initial=0.1)))
+    difference = _matrix(right, predictions - labels, names, "PuOr_r", -largest, largest)
+    right.set_title("predictions - labels")
+    figure.colorbar(difference, ax=right, shrink=0.85)
+    return figure
+
+
+@styled
+def training_curves(runs: Mapping[str, pd.DataFrame], monitor: str) -> Figure:
+    """Training loss and validation score by epoch, one line a run.
+
+    Args:
+        runs: Label -> `metrics.csv` as Lightning's CSVLogger writes it (rows of several kinds, empty cells NaN).
+        monitor: Column of the validation score, such as `val/f1_mean`.
+    """
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, column in zip(panels, ("train/loss", monitor), strict=True):
+        for label, metrics in runs.items():
+            # Lightning appends a suffix where a value is logged both by step and by epoch.
+            name = f"{column}_epoch" if f"{column}_epoch" in metrics else column
+            if name in metrics:
+                by_epoch = metrics.groupby("epoch")[name].mean().dropna()
+                axes.plot(by_epoch.index, by_epoch.to_numpy(), marker=".", label=label)
+        axes.set(xlabel="epoch", title=column)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if runs:
+        panels[-1].legend(fontsize=8)
+    return figure
+
+
+@styled
+def relation_matrix(relation: ArrayLike, aus: Sequence[int], title: str = "AU relation") -> Figure:
+    """Relation matrix (A, A) with its row sums, the denominators of RE-Net's Eq. 5 (Yang & Yin 2020, Fig. 2)."""
+    matrix = np.asarray(relation, dtype=np.float64)
+    names = [f"AU{au:02d}" for au in aus]
+    side = 1.6 + 0.42 * len(names)
+    figure = Figure(figsize=(side + 1.9, side), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(len(names), 2.2))
+    off_diagonal = matrix[~np.eye(len(names), dtype=bool)]
+    limit = max(0.1, float(np.max(np.abs(off_diagonal), initial=0.1)))  # the diagonal is 1 and would flatten the rest
+    _matrix(left, matrix, names, "PuOr_r", -limit, limit, signed=True)
+    left.set_title(title)
+    sums = matrix.sum(axis=1)
+    right.barh(range(len(names)), sums, color=[RED if value < 0.1 else GREY for value in sums], height=0.7)
+    right.set(title="row sum", ylim=(len(names) - 0.5, -0.5), yticks=[])
+    right.set_xlim(min(0.0, 1.1 * float(sums.min())), 1.45 * float(sums.max()))
+    right.grid(axis="y", visible=False)
+    for row, value in enumerate(sums):
+        right.text(max(value, 0), row, f" {value:.2f}", va="center", fontsize=8)
+    return figure
+
+
+@styled
+def tsne(features: ArrayLike, true: ArrayLike, aus: Sequence[int], points: int = 600, seed: int = 0) -> Figure:
+    """t-SNE of the features of single AUs, coloured by that AU's label (Yang & Yin 2020, Fig. 3).
+
+    Args:
+        features: (n, A, F) one feature an AU, or (n, 1, F) shared by all: then every panel has the same embedding.
+        true: (n, A) in {-1, 0, 1}; unknown labels are drawn in light grey.
+        aus: The A action units.
+        points: At most so many frames are embedded, drawn by `seed`.
+        seed: Of the draw and of t-SNE.
+    """
+    from sklearn.decomposition import PCA  # 0.5 s to import, and few callers draw this figure
+    from sklearn.manifold import TSNE
+
+    features, true = np.asarray(features, dtype=np.float32), np.asarray(true)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:points])
+    features, true = features[chosen], true[chosen]
+    names = [f"AU{au:02d}" for au in aus]
+    figure, panels = _grid(names, width=2.6, height=2.7)
+    for column, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        if column < features.shape[1]:
+            of_au = features[:, column]
+            if of_au.shape[1] > 50:
+                of_au = PCA(min(50, *of_au.shape), random_state=seed).fit_transform(of_au)
+            perplexity = min(30, max(1, (len(of_au) - 1) / 3))
+            place = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(of_au)
+        for value, colour, label in ((-1, "#DDDDDD", "unknown"), (0, BLUE, "absent"), (1, ORANGE, "present")):
+            rows = true[:, column] == value
+            if rows.any():
+                axes.scatter(place[rows, 0], place[rows, 1], s=7, color=colour, label=label, alpha=0.75, linewidths=0)
+        axes.set(title=name, xticks=[], yticks=[])
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, markerscale=2)
+    return figure
+
+
+@styled
+def intensity_bars(icc: Mapping[str, float], mae: Mapping[str, float], all_zero_mae: Mapping[str, float]) -> Figure:
+    """ICC(3,1) and MAE of every AU; the marks on the right are the MAE of always answering 0."""
+    figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = np.arange(len(icc))
+    left.bar(places, list(icc.values()), color=BLUE, width=0.7)
+    left.set(title="ICC(3,1), higher is better", ylim=(min(0, *icc.values(), 0) - 0.02, 1))
+    right.bar(places, list(mae.values()), color=BLUE, width=0.7, label="run")
+    right.plot(places, [all_zero_mae[name] for name in mae], "_", color=RED, markersize=16, label="all zero")
+    right.set(title="MAE in levels, lower is better")
+    right.legend()
+    for axes, names in ((left, icc), (right, mae)):
+        axes.set_xticks(places, list(names), rotation=60)
+        axes.grid(axis="x", visible=False)
+    return figure
+
+
+@styled
+def distribution(
+    folds: Mapping[str, Sequence[float]], subjects: Mapping[str, Sequence[float]], metric: str = "F1", seed: int = 0
+) -> Figure:
+    """Score of every AU by fold and by subject: how much the mean hides.
+
+    Args:
+        folds: `AU01` -> one value a fold; NaN is left out.
+        subjects: `AU01` -> one value a subject; NaN (no positives) is left out.
+        metric: Name for the axis.
+        seed: Of the horizontal scatter.
+    """
+    figure = Figure(figsize=(max(5.0, 1.2 + 0.75 * len(folds)), 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    rng = np.random.default_rng(seed)
+    for place, name in enumerate(folds):
+        for values, colour, size, label in ((subjects[name], SKY, 12, "subject"), (folds[name], RED, 36, "fold")):
+            defined = np.array([value for value in values if np.isfinite(value)])
+            spread = rng.uniform(-0.18, 0.18, defined.size) * (label == "subject")
+            axes.scatter(place + spread, defined, s=size, color=colour, label=None if place else label, linewidths=0)
+    axes.set_xticks(range(len(folds)), list(folds))
+    axes.set(ylabel=metric, title=f"{metric} by fold and by subject")
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _conditional(present: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """P(column present | row present) over the frames where both are known; NaN where the row never is."""
+    both = present.T.astype(np.float64) @ present
+    row = present.T.astype(np.float64) @ known
+    return np.where(row > 0, both / np.maximum(row, 1), np.nan)
+
+
+def _grid(names: Sequence[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """One panel a name, at most four in a row."""
+    columns = min(4, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(0.6 + width * columns, 0.6 + height * rows), layout="constrained")
+    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(len(names))]
+    return figure, panels
+
+
+def _matrix(
+    axes: Axes,
+    matrix: NDArray[np.float64],
+    names: Sequence[str],
+    cmap: str,
+    low: float,
+    high: float,
+    signed: bool = False,
+) -> mpl.image.AxesImage:
+    """A heat map with the value written into every cell."""
+    image = axes.imshow(matrix, cmap=cmap, vmin=low, vmax=high)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    size = 7 if len(names) <= 8 else 5.5
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            share = abs(value) / max(abs(low), abs(high))
+            text = f"{value:+.2f}" if signed and row != column else f"{value:.2f}"
+            text = text.replace("0.", ".") if abs(value) < 1 else text
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color="w" if share > 0.6 else "k")
+    return image

@@ -1,0 +1,149 @@
+"""Finished runs as they lie on disk: `runs/<name>/fold<k>-seed<s>/` with `result.json` and ledgers."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datamodules.errors import DataError
+
+# What a table's number depends on: one value for all folds, or the folds are not one experiment.
+FACTS = ("dataset", "edition", "task", "aus", "label_threshold", "camera", "frame_set", "select_on")
+# What a reader wants beside the number; may differ from fold to fold (each fold may start from its own checkpoint).
+REMARKS = ("initialisation", "backbone", "n_params", "config", "commit")
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One finished fold: `path` is its folder, `result` the content of its `result.json`."""
+
+    path: Path
+    fold: int
+    seed: int
+    result: dict[str, Any]
+
+    def ledger(self, name: str = "predictions") -> pd.DataFrame:
+        """One of its ledgers: `predictions`, `predictions_val`, `predictions_flip`.
+
+        Raises:
+            DataError: The file is missing, unreadable or without a `subject` column.
+        """
+        path = self.path / f"{name}.parquet"
+        if not path.exists():
+            raise DataError(f"{path}: no such ledger", f"run this fold again, or remove {self.path} to leave it out")
+        try:
+            ledger = pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's errors are subclasses
+            raise DataError(
+                f"{path}: not a readable ledger ({str(error).splitlines()[0]})",
+                f"remove {self.path} and run this fold again",
+            ) from error
+        if "subject" not in ledger:
+            raise DataError(f"{path}: no column `subject`", f"remove {self.path} and run this fold again")
+        return ledger
+
+    def has(self, name: str) -> bool:
+        """Whether the ledger `name` exists."""
+        return (self.path / f"{name}.parquet").exists()
+
+    def curves(self) -> pd.DataFrame | None:
+        """`metrics.csv` of the training, if there is one."""
+        path = self.path / "metrics.csv"
+        return pd.read_csv(path) if path.exists() else None
+
+    def features(self) -> dict[str, np.ndarray] | None:
+        """`features.npz`, if there is one: features (n, A or 1, F), true (n, A), aus (A,)."""
+        path = self.path / "features.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All folds and seeds of one run name; `incomplete` are folders without `DONE`."""
+
+    name: str
+    path: Path
+    runs: tuple[FoldRun, ...]
+    incomplete: tuple[str, ...]
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Facts shared by all folds, `folds` (how many are finished), and the remarks, joined where they differ."""
+        shared = {fact: self.runs[0].result.get(fact) for fact in FACTS}
+        for remark in REMARKS:
+            values = list(dict.fromkeys(str(run.result[remark]) for run in self.runs if remark in run.result))
+            shared[remark] = "; ".join(values) or None
+        return shared | {"folds": len(self.folds)}
+
+    @property
+    def folds(self) -> list[int]:
+        """Folds with at least one finished seed, ascending."""
+        return sorted({run.fold for run in self.runs})
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds with at least one finished fold, ascending."""
+        return sorted({run.seed for run in self.runs})
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read `runs/<name>`.
+
+    Raises:
+        DataError: Nothing finished is there, a result is missing or damaged, or the folds are not of one experiment.
+    """
+    if re.fullmatch(r"fold\d+-seed\d+", path.name) and (path / "result.json").exists():
+        raise DataError(f"{path} is a single fold", f"give the folder above it: {path.parent}")
+    folders = sorted(path.glob("fold*-seed*"), key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)])
+    if not folders:
+        raise DataError(f"{path}: no fold<k>-seed<s> folder", "give the folder of a run name, such as runs/renet_disfa")
+    runs, incomplete = [], []
+    for folder in folders:
+        found = re.fullmatch(r"fold(\d+)-seed(\d+)", folder.name)
+        if found is None:
+            raise DataError(f"{folder}: not of the form fold<k>-seed<s>", "rename or remove it")
+        if not (folder / "DONE").exists():
+            incomplete.append(folder.name)
+        elif int(found[1]) > 0:  # fold 0 trains on everybody: it has nothing to score
+            runs.append(FoldRun(folder, int(found[1]), int(found[2]), _result(folder / "result.json")))
+    if not runs:
+        raise DataError(
+            f"{path}: no finished fold with held-out subjects"
+            + (f" (unfinished: {', '.join(incomplete)})" * bool(incomplete)),
+            "finish it: the command that started it goes on from its last checkpoint",
+        )
+    _check_agreement(runs)
+    return Experiment(path.resolve().name, path, tuple(runs), tuple(incomplete))
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: not readable ({str(error).splitlines()[0]})", f"remove {path.parent} and run this fold again"
+        ) from error
+    if missing := {"dataset", "aus"} - result.keys():
+        raise DataError(f"{path}: no {', '.join(sorted(missing))}", f"remove {path.parent} and run this fold again")
+    return result
+
+
+def _check_agreement(runs: Sequence[FoldRun]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        for fact in FACTS:
+            if run.result.get(fact) != first.result.get(fact):
+                raise DataError(
+                    f"{run.path.name} and {first.path.name} of {run.path.parent} differ in {fact}: "
+                    f"{run.result.get(fact)} and {first.result.get(fact)}",
+                    "give them different run names (run.name), one folder an experiment",
+                )

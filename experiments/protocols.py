@@ -1,0 +1,93 @@
+"""Named ways to read the same ledgers. One run, several published habits, side by side.
+
+A protocol says which ledger is read, at which thresholds, and how folds are put together. To add one, append a `Protocol`
+to `PROTOCOLS`; `report.py --protocols` then knows its name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from experiments.evaluation import Aggregation, Thresholds, one_half, tuned_on_validation
+from experiments.ledgers import Experiment
+
+
+def _nothing(_: Experiment) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to a number.
+
+    Attributes:
+        name: As given on the command line.
+        text: What it does, one sentence.
+        aggregation: `fold_mean` or `pooled`; None = each metric's own (pooled for ICC, mean of folds for the others).
+        ledger: Ledger that is read.
+        thresholds: Decision thresholds of a fold.
+        refuse: Why an experiment cannot be read so, with the remedy; None where it can.
+        remark: What a reader must know about this experiment's number; None = nothing.
+    """
+
+    name: str
+    text: str
+    aggregation: Aggregation | None = None
+    ledger: str = "predictions"
+    thresholds: Thresholds = one_half
+    refuse: Callable[[Experiment], str | None] = _nothing
+    remark: Callable[[Experiment], str | None] = _nothing
+
+
+def _selected_on_test(experiment: Experiment) -> str | None:
+    if experiment.facts["select_on"] == "val":
+        return None
+    return f"the epoch was chosen on: {experiment.facts['select_on']}; train with data.select_on=val"
+
+
+def _selected_on_validation(experiment: Experiment) -> str | None:
+    if experiment.facts["select_on"] == "test":
+        return "the epoch was chosen on the scored fold, as in the papers: optimistic"
+    return "the epoch was chosen on validation subjects; the papers' optimistic number needs a run with data.select_on=test"
+
+
+def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
+    def refuse(experiment: Experiment) -> str | None:
+        lacking = [run.path.name for run in experiment.runs if not run.has(ledger)]
+        return f"no {ledger}.parquet in {', '.join(lacking)}; {remedy}" if lacking else None
+
+    return refuse
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="strict",
+            text="Threshold 0.5, epoch chosen on validation subjects; mean of folds, ICC pooled.",
+            refuse=_selected_on_test,
+        ),
+        Protocol(
+            name="paper",
+            text="As RE-Net's tables: threshold 0.5, mean of folds for every metric.",
+            aggregation="fold_mean",
+            remark=_selected_on_validation,
+        ),
+        Protocol(
+            name="pooled",
+            text="Threshold 0.5, all held-out frames of all folds scored together.",
+            aggregation="pooled",
+        ),
+        Protocol(
+            name="flip",
+            text="As strict, on the mean of the predictions for the image and its mirror image.",
+            ledger="predictions_flip",
+            refuse=_without("predictions_flip", "run it again with --run.flip=true"),
+        ),
+        Protocol(
+            name="tuned",
+            text="As strict, at the thresholds with the best F1 on the fold's validation subjects (f1_tuned).",
+            thresholds=tuned_on_validation,
+            refuse=_without("predictions_val", "run it again with data.select_on=val"),
+        ),
+    )
+}
