@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -15,6 +18,11 @@ from tqdm import tqdm
 from datamodules.errors import DataError
 
 Tick = Callable[[int], object]
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
@@ -29,7 +37,7 @@ def run_jobs(
     """Call ``job(item, tick)`` for every item; the first failure, or Ctrl-C, stops the rest within a frame.
 
     Args:
-        job: Module-level function, or a partial of one; it calls ``tick(n)`` after every n frames.
+        job: Function of an importable module, or a partial of one; it calls ``tick(n)`` after every n frames.
         items: What there is to do; an item's outcome must not depend on the others.
         total: Frames in all items together.
         workers: Processes to spread over; 0 works in this one.
@@ -51,7 +59,8 @@ def run_jobs(
         follower.start()
         try:
             with ProcessPoolExecutor(min(workers, len(items)) or 1, context, _begin, (done, stop)) as pool:
-                futures = [pool.submit(_call, job, item) for item in items]
+                with _without_main():
+                    futures = [pool.submit(_call, job, item) for item in items]
                 try:
                     for future in as_completed(futures):
                         future.result()
@@ -70,6 +79,17 @@ def run_jobs(
 
 
 _tick: Tick  # of a worker process; _begin sets it
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start workers that import the job's module alone: the calling program may have loaded torch, seconds and RAM."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class _StoppedError(Exception):

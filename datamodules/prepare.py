@@ -4,9 +4,10 @@ The work is done subject by subject in a hidden folder beside the destination (`
 complete. A preparation that was killed goes on after the last finished subject and ends with the same bytes as an
 undisturbed one. A worker holds one decoded frame and some 100 bytes a frame of its subject.
 
-Keys of ``manifest.json``: ``version, dataset, edition, licence, rows, label_columns, aus, preset, preprocessing``
-(the preset's hash), ``detector, counts {subjects, flags, labels}`` (``labels``: rows with -1, 0, 1, ... per column),
-``shards {file: {bytes, sha256}}, tables`` (the same of the index and the landmarks), ``settings, created_with``.
+Keys of ``manifest.json``: ``version, dataset, edition, licence, rows, label_columns, aus, preset, preprocessing`` (the
+preset's hash), ``raw`` (fingerprint of the raw files), ``detector, counts {subjects, flags, labels}`` (``labels``: rows
+with -1, 0, 1, ... per column), ``shards {file: {bytes, sha256}}, tables`` (the same of the index and the landmarks),
+``settings, created_with``.
 """
 
 import hashlib
@@ -65,6 +66,10 @@ def prepare(
     """
     if preset not in PRESETS:
         raise DataError(f"there is no crop preset {preset!r}", f"choose from {', '.join(PRESETS)}")
+    if (size is not None and size < 16) or workers < 0:
+        raise DataError(
+            f"size={size}, workers={workers}: too small", "crops have 16 pixels or more; workers count from 0"
+        )
     crop = PRESETS[preset]
     side = size or crop.size
     clips: dict[str, list[str]] = defaultdict(list)
@@ -82,7 +87,7 @@ def prepare(
     work = out.with_name(f".{out.name}.partial")
     if out.exists():
         FrameStore.check_root(out)
-        _check_same(FrameStore(out).manifest, {**identity, "source": source}, out)
+        _check_same(FrameStore(out).manifest, {**identity, "raw": source}, out)
         shutil.rmtree(work, ignore_errors=True)  # left behind by a kill after the rename
         return out
 
@@ -109,7 +114,7 @@ def prepare(
             tables = _join(work, list(sources), raw.label_columns)
             manifest = {
                 **identity,
-                "source": source,
+                "raw": source,
                 "licence": raw.licence,
                 **tables,
                 "label_columns": raw.label_columns,
@@ -139,7 +144,7 @@ def _digest(*texts: str) -> str:
 
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
-    found, wanted = _flat(found), _flat(wanted)
+    found, wanted = _flat({key: found.get(key) for key in wanted}), _flat(wanted)
     differing = [f"{key} {found.get(key)}, now {value}" for key, value in wanted.items() if found.get(key) != value]
     if differing:
         raise DataError(

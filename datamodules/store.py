@@ -107,6 +107,26 @@ class FrameStore:
         """(N,) int32, index into `sequences`."""
         return self._sequence[1]
 
+    @property
+    def shards(self) -> np.ndarray:
+        """File names of the shards, sorted, object."""
+        return self._shard[0]
+
+    @property
+    def shard_code(self) -> np.ndarray:
+        """(N,) int32, index into `shards`."""
+        return self._shard[1]
+
+    @cached_property
+    def offset(self) -> np.ndarray:
+        """(N,) int64, first byte of the row's picture in its shard."""
+        return self._read("offset")
+
+    @cached_property
+    def length(self) -> np.ndarray:
+        """(N,) int32, bytes of the row's picture; 0 where there is none."""
+        return self._read("length")
+
     @cached_property
     def frame(self) -> np.ndarray:
         """(N,) int64, number of the frame in its sequence."""
@@ -147,10 +167,10 @@ class FrameStore:
 
     def read_bytes(self, i: int) -> bytes:
         """The encoded crop of a row; empty where there is none."""
-        length = int(self._length[i])
+        length = int(self.length[i])
         if length == 0:
             return b""
-        data = os.pread(self._descriptor(int(self._shard[1][i])), length, int(self._offset[i]))
+        data = os.pread(self._descriptor(int(self.shard_code[i])), length, int(self.offset[i]))
         if len(data) != length:
             raise DataError(f"{self._shard_path(i)} is cut short", f"run experiments/doctor.py {self.root}")
         return data
@@ -183,14 +203,6 @@ class FrameStore:
         return self._read_names("shard")
 
     @cached_property
-    def _offset(self) -> np.ndarray:
-        return self._read("offset")
-
-    @cached_property
-    def _length(self) -> np.ndarray:
-        return self._read("length")
-
-    @cached_property
     def _landmarks(self) -> np.ndarray:
         return np.load(self.root / LANDMARKS, mmap_mode="r")
 
@@ -215,8 +227,7 @@ class FrameStore:
         ].unify_dictionaries()
 
     def _shard_path(self, i: int) -> Path:
-        names, codes = self._shard
-        return self.root / SHARDS / names[codes[i]]
+        return self.root / SHARDS / self.shards[self.shard_code[i]]
 
     def _descriptor(self, shard: int) -> int:
         if shard in self._descriptors:
@@ -224,7 +235,7 @@ class FrameStore:
             return self._descriptors[shard]
         if len(self._descriptors) == _OPEN_SHARDS:
             os.close(self._descriptors.popitem(last=False)[1])
-        descriptor = os.open(self.root / SHARDS / self._shard[0][shard], os.O_RDONLY)
+        descriptor = os.open(self.root / SHARDS / self.shards[shard], os.O_RDONLY)
         self._descriptors[shard] = descriptor
         return descriptor
 

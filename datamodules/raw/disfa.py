@@ -33,6 +33,8 @@ from datamodules.raw.records import FrameRecord
 SUBJECTS = [f"SN{n:03d}" for n in (*range(1, 14), 16, 17, 18, 21, *range(23, 33))]
 #: Label rows of the published archive: 4845 a subject, but for SN010.
 PUBLISHED_ROWS = {subject: 4844 if subject == "SN010" else 4845 for subject in SUBJECTS}
+#: Frames at intensity 2 or more in the published archive, for the AUs whose counts published class weights confirm.
+PUBLISHED_POSITIVES = {1: 6506, 2: 5644, 4: 19933, 6: 10327, 9: 5473, 12: 16851, 25: 36247, 26: 11533}
 #: Points of the 68 that the 66 of a landmark file are.
 POINTS_66 = np.array([point for point in range(LANDMARKS) if point not in (60, 64)])
 
@@ -60,7 +62,8 @@ class DISFARaw:
         camera: Literal["left", "right"] = "left",
         edition: Literal["published", "custom", "twin"] = "custom",
     ) -> None:
-        self.root, self.camera, self.edition = Path(root), camera, edition
+        self.root, self.camera = Path(root), camera
+        self.edition: str = edition
         self.licence = {
             "published": "DISFA: research use by signed agreement with the University of Denver; no redistribution",
             "custom": "as its owner states",

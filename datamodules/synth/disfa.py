@@ -1,0 +1,121 @@
+"""A twin of DISFA: rendered faces in the archive's raw layout, with its irregularities (`datamodules.raw.disfa`)."""
+
+import io
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import scipy.io
+
+from datamodules.errors import DataError
+from datamodules.facs import DISFA_12
+from datamodules.jobs import Tick, run_jobs
+from datamodules.raw.disfa import POINTS_66, SUBJECTS
+from datamodules.synth.clips import render_clip
+
+FPS = 20
+#: Subjects whose landmark files count from 1. The archive has both namings; SN031's missing file is known as l03631.
+FROM_1 = ("SN005", "SN029", "SN031")
+
+_FOLDER = {
+    "left": "Videos_LeftCamera",
+    "right": "Video_RightCamera",
+}  # plural and singular, comp and Comp: the archive's
+_VIDEO = {"left": "LeftVideo{}_comp.avi", "right": "RightVideo{}_Comp.avi"}
+
+
+def write_disfa(
+    out: Path,
+    subjects: int = len(SUBJECTS),
+    frames: int = 120,
+    seed: int = 0,
+    size: int = 256,
+    camera: Literal["left", "right"] = "left",
+    workers: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Render a twin; the same arguments give the same bytes, whatever the number of workers.
+
+    SN010 has one label row less than its video has frames, and one landmark file of SN031 is missing.
+
+    Args:
+        out: Folder to make; must not exist.
+        subjects: How many of the archive's 27 subjects, from the first.
+        frames: Frames of each video.
+        seed: Seed of faces and behaviour.
+        size: Side of the square videos in pixels.
+        camera: Whose folder and file names to use.
+        workers: Processes to spread the subjects over; 0 works in this one.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        DataError: When ``out`` exists or a number is out of range.
+    """
+    check_settings(subjects, frames, seed, size)
+    if out.exists():
+        raise DataError(f"{out} exists", "choose another --out, or delete it")
+    work = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    (work / _FOLDER[camera]).mkdir(parents=True)
+    run_jobs(
+        partial(_write_subject, work, frames, seed, size, camera),
+        SUBJECTS[:subjects],
+        total=subjects * frames,
+        workers=workers,
+        progress=progress,
+        description="render disfa",
+    )
+    return work.rename(out)
+
+
+def check_settings(subjects: int, frames: int, seed: int, size: int) -> None:
+    """Raise `DataError` for numbers that `write_disfa` cannot take."""
+    for key, value, least, most in (
+        ("subjects", subjects, 1, len(SUBJECTS)),
+        ("frames", frames, 2, 9999),  # file names have four digits
+        ("seed", seed, 0, 2**32 - 1),
+        ("size", size, 32, 2048),
+    ):
+        if not least <= value <= most:
+            raise DataError(f"disfa: {key}={value} is out of range", f"give a {key} from {least} to {most}")
+
+
+def _write_subject(
+    root: Path, frames: int, seed: int, size: int, camera: Literal["left", "right"], subject: str, tick: Tick
+) -> None:
+    labels = root / "ActionUnit_Labels" / subject
+    points = root / "Landmark_Points" / subject / "tmp_frame_lm"
+    labels.mkdir(parents=True)
+    points.mkdir(parents=True)
+    levels: list[dict[int, int]] = []
+    video = root / _FOLDER[camera] / _VIDEO[camera].format(subject)
+    with av.open(str(video), "w", options={"fflags": "+bitexact"}) as container:  # no library version in the file
+        stream = container.add_stream("mjpeg", rate=FPS, options={"flags": "+bitexact+qscale", "global_quality": "236"})
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuvj420p"
+        for number, frame in enumerate(render_clip(int(subject[2:]), frames, seed=seed, size=size, fps=FPS)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, format="rgb24")))
+            levels.append(frame.intensity)
+            name = f"l{number + 1:05d}_lm.mat" if subject in FROM_1 else f"{subject}_{number:04d}_lm.mat"
+            if not (subject == "SN031" and number == 3 * frames // 4):
+                (points / name).write_bytes(_mat(frame.landmarks[POINTS_66]))
+            tick(1)
+        container.mux(stream.encode())
+    if subject == "SN010":
+        levels.pop()
+    for au in DISFA_12:
+        rows = "".join(f"{row},{level[au]}\n" for row, level in enumerate(levels, start=1))
+        (labels / f"{subject}_au{au}.txt").write_text(rows)
+
+
+def _mat(points: np.ndarray) -> bytes:
+    """A MATLAB file with ``pts``."""
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"pts": points.astype(np.float32)})
+    return b"MATLAB 5.0 MAT-file".ljust(116) + buffer.getvalue()[116:]  # its header text carries the time of day
