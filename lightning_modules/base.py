@@ -1,0 +1,77 @@
+"""AUModule: what every paper's LightningModule shares. A paper adds losses and predictions; scoring lies elsewhere."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class AUModule(pl.LightningModule, ABC):
+    """Base of all models: one optimised sum of named losses, and predictions that the ledger callback scores.
+
+    Args:
+        aus: FACS numbers of the action units, in the order of the label columns of the batch.
+        seed: Seeds every draw of the training steps, together with the global step.
+    """
+
+    monitor: str = "val/f1_mean"
+    monitor_mode: str = "max"
+
+    def __init__(self, aus: list[int], seed: int = 0) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.aus = list(aus)
+        self.seed = seed
+
+    @abstractmethod
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Scalar loss terms, weights applied; their sum is optimised."""
+
+    @abstractmethod
+    def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What the ledger stores: ``au_prob`` (B, A), or ``level`` and ``expected`` (B, A) for intensity."""
+
+    def check(self, data: dict[str, Any] | None) -> None:
+        """Look for faults of arguments and files before a Trainer exists.
+
+        Args:
+            data: ``state_dict()`` of the DataModule; None when there is none.
+
+        Raises:
+            ModelError: With the remedy.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON values that describe the trained model in result.json."""
+        return {}
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Make the step's randomness a function of (seed, step, rank), so that a resumed run repeats it exactly."""
+        torch.manual_seed(self.step_seed(self.global_rank))
+
+    def step_seed(self, *more: int) -> int:
+        """A seed for this training step: equal on all ranks unless ``more`` tells them apart."""
+        return int(np.random.SeedSequence((self.seed, self.global_step, *more)).generate_state(1)[0])
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Sum of ``losses``; logs ``train/loss`` and, where there are several, ``train/loss_<term>``."""
+        terms = self.losses(batch)
+        total = torch.stack(list(terms.values())).sum()
+        logged = {"train/loss": total} | {f"train/loss_{name}": term for name, term in terms.items() if len(terms) > 1}
+        self.log_dict(logged, batch_size=len(batch["index"]), on_step=False, on_epoch=True)
+        return total
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """``predictions``, detached; floating values in float32 whatever the precision."""
+        values = {name: value.detach() for name, value in self.predictions(batch).items()}
+        return {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down whose weights these are, for runs that start from them."""
+        checkpoint["model"] = {"class": type(self).__name__, "aus": self.aus}

@@ -1,0 +1,67 @@
+"""timm backbones by name, and the layer that turns uint8 images into what they expect. Pure torch and timm."""
+
+from typing import Any
+
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from lightning_modules.common.errors import ModelError
+
+
+class InputNormalization(nn.Module):
+    """ImageNet normalisation: uint8 RGB (B, 3, H, W) -> float (B, 3, H, W) with mean 0, deviation 1 over ImageNet."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
+            self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image: (B, 3, H, W) uint8, or floating in [0, 255]."""
+        return (image.to(self.mean.dtype) - self.mean) / self.std
+
+
+def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = False) -> nn.Module:
+    """A timm model without classifier: floating image (B, 3, H, W) -> pooled feature (B, ``num_features``).
+
+    Args:
+        name: timm model name.
+        width: Factor on the channels of a ResNet's four stages (its stem keeps its width); 1 = as published.
+        pretrained: True = timm's default weights (downloaded once), a path = weights of that model in timm's layout.
+
+    Raises:
+        ModelError: Unknown name, a width that the model cannot take, or weights that cannot be had.
+    """
+    if not timm.is_model(name):
+        raise ModelError(
+            f"model.backbone: timm knows no model '{name}'", "list the names with timm.list_models('*resnet*')"
+        )
+    arguments: dict[str, Any] = {}
+    if width != 1:
+        if pretrained:
+            raise ModelError(
+                f"model.width {width} has no pretrained weights", "set model.width=1 or model.pretrained=false"
+            )
+        if width <= 0 or not issubclass(
+            timm.models.model_entrypoint(name).__annotations__.get("return", object), ResNet
+        ):
+            raise ModelError(f"model.width {width} does not fit {name}", "use a timm ResNet and a width above 0, or 1")
+        arguments["channels"] = tuple(max(1, round(width * channels)) for channels in (64, 128, 256, 512))
+    if isinstance(pretrained, str):
+        arguments["pretrained_cfg_overlay"] = {"file": pretrained}
+    try:
+        return timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **arguments)
+    except Exception as error:
+        if not pretrained:
+            raise
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model.pretrained={pretrained}: no weights for {name} ({cause})",
+            "give the path of a weights file, connect to the network once, or set model.pretrained=false",
+        ) from error

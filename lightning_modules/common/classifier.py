@@ -1,0 +1,125 @@
+"""AUClassifier: a LightningModule around one network with one output per AU, its initialisation and its optimiser."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+
+from lightning_modules.base import AUModule
+from lightning_modules.common.backbones import create_backbone
+from lightning_modules.common.errors import ModelError
+from lightning_modules.common.heads import AUNetwork, Task, au_predictions
+from lightning_modules.common.weights import check_leakage, file_sha, map_weights, read_checkpoint
+
+
+class AUClassifier(AUModule):
+    """An AUNetwork on a timm backbone, for occurrence or intensity.
+
+    The network starts from ``backbone_checkpoint`` (all of it), else from ``pretrained`` (the backbone), else from
+    random weights. They are read when a fit begins, so testing a finished run needs no file but its own.
+
+    Args:
+        aus: FACS numbers.
+        backbone: timm model name.
+        width: Factor on the channels of a ResNet; 1 as published.
+        pretrained: True = timm's ImageNet weights, a path = a file of them.
+        backbone_checkpoint: Checkpoint of another run of this class.
+        task: What is predicted.
+        lr: Of Adam, constant.
+        weight_decay: L2 on convolutions and heads, never on normalisation or a relation.
+        seed: Of the draws during training.
+    """
+
+    network: AUNetwork
+
+    def __init__(
+        self,
+        aus: list[int],
+        backbone: str,
+        width: float,
+        pretrained: bool | str,
+        backbone_checkpoint: str | None,
+        task: Task,
+        lr: float,
+        weight_decay: float,
+        seed: int,
+    ) -> None:
+        super().__init__(aus, seed)
+        self.backbone = backbone
+        self.width = width
+        self.pretrained = pretrained
+        self.backbone_checkpoint = backbone_checkpoint
+        self.task = task
+        self.lr = lr
+        self.weight_decay = weight_decay
+        if task == "intensity":
+            self.monitor = "val/icc_mean"
+
+    @abstractmethod
+    def build(self, backbone: nn.Module) -> AUNetwork:
+        """The network on a timm backbone, whose weights it takes over."""
+
+    @property
+    def initialisation(self) -> str:
+        """Where the first weights come from: ``checkpoint:<hash>``, ``weights:<hash>``, ``imagenet`` or ``none``."""
+        if self.backbone_checkpoint:
+            return f"checkpoint:{file_sha(self.backbone_checkpoint)}"
+        if isinstance(self.pretrained, str):
+            return f"weights:{file_sha(self.pretrained)}"
+        return "imagenet" if self.pretrained else "none"
+
+    def check(self, data: dict[str, Any] | None) -> None:
+        """See the base class; also reads the initial weights once, so that a fit cannot fail on them later."""
+        if not self.aus or len(set(self.aus)) < len(self.aus):
+            raise ModelError(f"model.aus: {self.aus} is empty or names an AU twice", "list each AU number once")
+        if self.backbone_checkpoint and data:
+            check_leakage(self._source(self.backbone_checkpoint), data, self.backbone_checkpoint)
+        self._initial_weights()
+
+    def setup(self, stage: str) -> None:
+        """Load the initial weights when a fit begins; a resumed fit takes its own checkpoint instead."""
+        if stage == "fit" and not self.trainer.ckpt_path and (weights := self._initial_weights()):
+            self.network.load_state_dict(weights)
+
+    def _initial_weights(self) -> dict[str, Tensor] | None:
+        if self.backbone_checkpoint:
+            source = self._source(self.backbone_checkpoint)
+            if new := [au for au in self.aus if au not in source["model"]["aus"]]:
+                rank_zero_info(f"{self.backbone_checkpoint} lacks AUs {new}: they start from the mean of its AUs")
+            prefix = "network."
+            return map_weights(
+                self.network.state_dict(),
+                {
+                    name.removeprefix(prefix): value
+                    for name, value in source["state_dict"].items()
+                    if name.startswith(prefix)
+                },
+                self.aus,
+                source["model"]["aus"],
+                self.network.au_keys(),
+                kept=self.network.run_keys(),
+            )
+        if self.pretrained:
+            return self.build(create_backbone(self.backbone, self.width, self.pretrained)).state_dict()
+        return None
+
+    def _source(self, path: str) -> dict[str, Any]:
+        return read_checkpoint(path, type(self).__name__)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam with a constant learning rate."""
+        groups = param_groups_weight_decay(
+            self.network, self.weight_decay, no_weight_decay_list=self.network.no_weight_decay()
+        )
+        return torch.optim.Adam(groups, lr=self.lr)
+
+    def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """See the base class."""
+        return au_predictions(self.network(batch["image"]))
+
+    def features(self, batch: dict[str, Any]) -> Tensor:
+        """Features before the head: (B, A, F), or (B, 1, F) where the AUs share them."""
+        return self.network.features(batch["image"])
