@@ -135,7 +135,8 @@ class AUDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Render and prepare a synthetic root once; a store is left as it is."""
-        resolve_root(self.root)
+        if self.store is None:
+            resolve_root(self.root)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the store, split its subjects, and read the labels."""

@@ -23,7 +23,7 @@ class DISFA(AUDataModule):
     persons = "disfa"  # DISFA+ filmed some of the same people
     n_folds = 3
 
-    def __init__(self, root: str = "data/disfa", fold: int = 1, *, aus: list[int] = DISFA_8, **settings: Any) -> None:  # noqa: B006
+    def __init__(self, root: str = "data/disfa", fold: int = 1, *, aus: list[int] = DISFA_8, **settings: Any) -> None:
         super().__init__(root, fold, aus=aus, **settings)
 
     def parts(self, subjects: list[str]) -> dict[int, list[str]]:

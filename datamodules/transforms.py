@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.facs import FLIP_68
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks a server for the newest version otherwise
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 
 class FaceFlip(A.HorizontalFlip):

@@ -2,19 +2,26 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError
-from pytorch_lightning import Trainer
+import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.base import AUDataModule
+from datamodules.disfa import DISFA
+from datamodules.synth_facs import SynthFACS
+from lightning_modules import BaselineAU, RENet
 from lightning_modules.base import AUModule
 
 CONFIGS = Path(__file__).parent / "configs"
+
+# Configurations name these by their short names, which the parser knows once they are imported.
+CLASSES = (DISFA, SynthFACS, BaselineAU, RENet)
 
 # Left out of the hash: where a run writes and what it runs on. Everything else changes its numbers.
 UNHASHED_TRAINER = {
@@ -99,6 +106,7 @@ class SuiteCLI(LightningCLI):
                 "parser_mode": "omegaconf+",  # "omegaconf" resolves before overrides and would train the wrong fold
                 "default_config_files": [str(CONFIGS / "_base.yaml")],
                 "exit_on_error": False,
+                "allow_abbrev": False,  # a key cut short is a mistake
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -121,29 +129,44 @@ class SuiteCLI(LightningCLI):
         except ArgumentError as error:
             raise ConfigError(innermost(error), "`--help` and `--model.help=CLASS` list the keys and types") from error
 
+    def _set_seed(self) -> None:
+        """Nothing yet: see `build`."""
+
     def instantiate_classes(self) -> None:
         """Nothing yet: see `build`."""
 
     def build(self) -> tuple[AUModule, AUDataModule]:
-        """A new model and DataModule from the configuration."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        """A new model, its weights drawn by the seed, and a new DataModule."""
+        pl.seed_everything(self.config.seed_everything, workers=True, verbose=False)
+        self.config_init = self.parser.instantiate(self.config)
         return self.config_init.model, self.config_init.data
 
-    def trainer(self, **overrides: Any) -> Trainer:
+    def trainer(self, **overrides: Any) -> pl.Trainer:
         """A Trainer from the configuration; ``overrides`` win."""
-        return Trainer(**{**self.config_init.trainer, **overrides})
+        return pl.Trainer(**{**self.config_init.trainer, **overrides})
 
     @property
     def settings(self) -> dict[str, Any]:
         """The whole configuration with defaults, resolved, in plain types."""
-        text = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {k: v for k, v in yaml.safe_load(text).items() if k != "config"}
 
 
 def innermost(error: BaseException) -> str:
-    """The part of a parser error that names the key and the cause."""
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)
+    """The dotted key and the cause in a parser error, whose text is an indented tree of attempts."""
+    noise = ("Given value", "Subtypes", "Errors:", "Expected a <class 'NoneType'>", "Does not validate", "Problem with")
+    keys: list[str] = []
+    causes: list[str] = []
+    for line in (line.strip(" -") for line in str(error).splitlines()):
+        if found := re.match(r'Parser key "([^"]+)":?(.*)', line):
+            keys.append(found[1])
+            line = found[2].strip()
+        elif found := re.match(r"Option '([^']+)' is not accepted", line):
+            keys.append(found[1])
+            line = "no such argument"
+        if line and not line.startswith(noise):
+            causes.append(re.sub(r"<class '([^']+)'>|typing\.", r"\1", line))
+    return ": ".join([".".join(keys), *causes[:1]] if keys else causes[:1])
 
 
 def normalise(argv: list[str]) -> list[str]:
@@ -153,7 +176,7 @@ def normalise(argv: list[str]) -> list[str]:
     is looked up in experiments/configs and moved to the front, so that every other argument overrides it.
 
     Raises:
-        ConfigError: A configuration file that does not exist.
+        ConfigError: A configuration file that does not exist or cannot be read.
     """
     configs, rest = [], []
     queue = list(argv)
@@ -182,6 +205,11 @@ def find_config(name: str) -> Path:
     places = [Path(name), CONFIGS / name, CONFIGS / "overlays" / name]
     for place in [*places, *(p.with_name(f"{p.name}.yaml") for p in places)]:
         if place.is_file():
+            try:
+                yaml.safe_load(place.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                cause = " ".join(str(error).split())
+                raise ConfigError(f"{place} is no YAML: {cause}", "mend the line that it names") from error
             return place
     known = ", ".join(sorted(p.name for p in CONFIGS.glob("[!_]*.yaml")))
     raise ConfigError(f"--config {name}: no such file, nor one in {CONFIGS}", f"choose from {known}")

@@ -24,9 +24,6 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-import datamodules.disfa  # noqa: F401  makes the class names known to the parser
-import datamodules.synth_facs  # noqa: F401
-import lightning_modules  # noqa: F401
 from callbacks.features import Features
 from callbacks.ledger import Ledger, thresholds, write_parquet
 from callbacks.recalibration import Recalibration

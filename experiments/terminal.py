@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def exit_with(command: Callable[[], int]) -> NoReturn:
-    """Run ``command`` and exit with its code; a user error (an exception with a ``remedy``) prints two lines, exit 2."""
+    """Exit with the code of ``command``; a user error (an exception with a ``remedy``) prints two lines and exits 2."""
     try:
         code = command()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Settings of every test: one thread (torch collapses beside other work), no network, nothing outside temporary folders."""
+"""Settings of every test: one thread (torch collapses beside other work), no network, temporary folders only."""
 
 import os
 import tempfile
