@@ -292,7 +292,7 @@ class _Seed:
         if metric not in self._sums:
             terms = _TERMS[metric](**self.columns)
             flat = terms.reshape(len(terms), -1).T
-            totals = np.stack([np.bincount(self.code, term, len(self.subjects)) for term in flat], axis=1)
+            totals: Floats = np.array([np.bincount(self.code, term, len(self.subjects)) for term in flat], np.float64).T
             self._sums[metric] = totals.reshape(-1, *terms.shape[1:])
         return self._sums[metric]
 

@@ -1,7 +1,7 @@
 """Named ways to read the same ledgers. One run, several published habits, side by side.
 
-A protocol says which ledger is read, at which thresholds, and how folds are put together. To add one, append a `Protocol`
-to `PROTOCOLS`; `report.py --protocols` then knows its name.
+A protocol says which ledger is read, at which thresholds, and how folds are put together. To add one, append a
+`Protocol` to `PROTOCOLS`; `report.py --protocols` then knows its name.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def _selected_on_test(experiment: Experiment) -> str | None:
 def _selected_on_validation(experiment: Experiment) -> str | None:
     if experiment.facts["select_on"] == "test":
         return "the epoch was chosen on the scored fold, as in the papers: optimistic"
-    return "the epoch was chosen on validation subjects; the papers' optimistic number needs a run with data.select_on=test"
+    return "the epoch was chosen on validation subjects; the papers' optimistic number needs data.select_on=test"
 
 
 def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
