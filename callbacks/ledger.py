@@ -125,8 +125,8 @@ class Ledger(pl.Callback):
         table, self._parts = gather(self._parts), []
         self.tables[stage] = table
         scores = metrics.flatten(metrics.score(table))
-        # Every rank has the whole table, so every rank logs the same and nothing is synchronised.
-        pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=False)
+        # Every rank has the whole table and logs the same, whose mean over ranks it is.
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True)
 
 
 def thresholds(table: pd.DataFrame, rule: str) -> dict[int, float]:

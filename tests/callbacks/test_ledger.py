@@ -1,0 +1,129 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from sklearn.metrics import f1_score
+from torch.utils.data import DataLoader
+
+from callbacks.ledger import Ledger, gather, ledger_columns, thresholds, write_parquet
+from datamodules.sampling import EvalSampler
+
+AUS = [6, 12]
+N = 37  # divides by no batch size or number of processes used here
+RANDOM = np.random.default_rng(5)
+TRUE = RANDOM.integers(-1, 2, (N, 2))
+PROB = RANDOM.random((N, 2)).astype(np.float32)
+
+
+class Frames(torch.utils.data.Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        key = {"dataset": "d", "subject": f"S{i // 10}", "sequence": "s", "frame": i}
+        return {"image": torch.tensor([[[i, 255 - i]]]), "au": torch.from_numpy(TRUE[i]), "index": i, **key}
+
+
+class Data(pl.LightningDataModule):
+    def loader(self) -> DataLoader[dict[str, Any]]:
+        rank = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(Frames(), batch_size=4, sampler=EvalSampler(np.arange(N), *rank))
+
+    val_dataloader = test_dataloader = predict_dataloader = loader
+
+
+class Known(pl.LightningModule):
+    """Predicts PROB of the frame that the image names; its mirror image is another probability."""
+
+    aus = AUS
+
+    def predictions(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        left, right = batch["image"][:, 0, 0, 0], batch["image"][:, 0, 0, 1]
+        plain = torch.from_numpy(PROB)[torch.minimum(left, right)]
+        return {"au_prob": torch.where((left < right)[:, None], plain, plain / 2)}
+
+    def test_step(self, batch: dict[str, Any], _: int) -> dict[str, torch.Tensor]:
+        return self.predictions(batch)
+
+    validation_step = predict_step = test_step
+
+
+class Written(Ledger):
+    """Leaves the table of rank 0 in a file, because forked processes take their memory with them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(flip=True)
+        self.path = path
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            write_parquet(self.tables["test"], self.path)
+
+
+def trainer(ledger: Ledger, **settings: Any) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(callbacks=[ledger], use_distributed_sampler=False, **quiet, **settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.*")
+class TestEvaluation:
+    def test_a_table_holds_every_frame_once_and_is_scored_as_scikit_learn_does(self) -> None:
+        ledger = Ledger()
+        scored = trainer(ledger)
+        scored.test(Known(), Data(), verbose=False)
+        table = ledger.tables["test"]
+        assert table["frame"].tolist() == list(range(N))
+        np.testing.assert_array_equal(table[["AU06_true", "AU12_true"]], TRUE)
+        np.testing.assert_array_equal(table[["AU06_prob", "AU12_prob"]], PROB)
+        for i, au in enumerate(AUS):
+            known = TRUE[:, i] >= 0
+            expected = f1_score(TRUE[known, i], PROB[known, i] >= 0.5)
+            assert float(scored.callback_metrics[f"test/f1/AU{au:02d}"]) == pytest.approx(expected, abs=1e-6)
+
+    def test_two_processes_leave_the_table_of_one(self, tmp_path: Path) -> None:
+        one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+        trainer(Written(one)).test(Known(), Data(), verbose=False)
+        if torch.cuda.is_available():
+            pytest.skip("ddp_fork cannot follow a CUDA context")
+        trainer(Written(two), devices=2, strategy="ddp_fork").test(Known(), Data(), verbose=False)
+        pd.testing.assert_frame_equal(pd.read_parquet(one), pd.read_parquet(two))
+
+    def test_flip_averages_an_image_and_its_mirror_image(self) -> None:
+        ledger = Ledger(flip=True)
+        trainer(ledger).test(Known(), Data(), verbose=False)
+        np.testing.assert_allclose(ledger.tables["test_flip"][["AU06_prob", "AU12_prob"]], PROB * 0.75, rtol=1e-6)
+        np.testing.assert_allclose(ledger.tables["test"][["AU06_prob", "AU12_prob"]], PROB)
+
+
+def test_intensity_columns_stand_beside_their_labels() -> None:
+    batch = {"index": torch.tensor([3, 1]), "dataset": ["d", "d"], "subject": ["a", "b"], "sequence": ["s", "s"]}
+    batch |= {"frame": torch.tensor([0, 9]), "intensity": torch.tensor([[5], [-1]])}
+    predictions = {"level": torch.tensor([[4], [0]]), "expected": torch.tensor([[3.5], [0.25]])}
+    table = gather([ledger_columns(batch, predictions, [17])])
+    assert table.to_dict("list") == {
+        "dataset": ["d", "d"],
+        "subject": ["b", "a"],
+        "sequence": ["s", "s"],
+        "frame": [9, 0],
+        "AU17_true_level": [-1, 5],
+        "AU17_level": [0, 4],
+        "AU17_expected": [0.25, 3.5],
+    }
+
+
+def test_thresholds_ignore_unknown_labels_and_keep_a_half_without_positives() -> None:
+    table = pd.DataFrame(
+        {
+            "AU01_true": [1, 1, 0, 0, -1],
+            "AU01_prob": [0.8, 0.4, 0.3, 0.1, 0.99],
+            "AU02_true": [0, 0, 0, -1, -1],
+            "AU02_prob": [0.9, 0.1, 0.1, 0.9, 0.9],
+        }
+    )
+    chosen = thresholds(table, "f1")
+    assert 0.3 < chosen[1] <= 0.4
+    assert chosen[2] == 0.5
