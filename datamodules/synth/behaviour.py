@@ -155,7 +155,13 @@ class Behaviour:
         )  # z above edge l-1: level >= l
         self._mixing = _mixing(independent)
         self._tendency = self._mixing @ stream(*self._key, Purpose.TENDENCY).standard_normal(len(SYNTH_AUS))
+        # Without it, frames at multiples of the segment's length would all show ramps.
+        self._phase = stream(*self._key, Purpose.TENDENCY, 1).random()
         self._segments: dict[int, _Segment] = {}
+
+    def _index(self, time: float) -> int:
+        """The segment whose nominal boundary is the last before ``time``."""
+        return int(np.floor(time / _SEGMENT - self._phase))
 
     def _segment(self, index: int) -> _Segment:
         if index not in self._segments:
@@ -170,8 +176,8 @@ class Behaviour:
         level = (z[:, None] > self._edges).sum(axis=1)
         apex = np.where(level > 0, level + rng.uniform(-0.45, 0.45, n), 0.0)
         # A tenth of the quiet AUs show a trace that no coder scores.
-        apex += np.where((level == 0) & (rng.random(n) < 0.1), rng.uniform(0, 0.4, n), 0.0)
-        start = (index + rng.uniform(-0.15, 0.15)) * _SEGMENT + rng.uniform(-0.15, 0.15, n)
+        apex += np.where((level == 0) & (rng.random(n) < 0.1), rng.uniform(0, 0.3, n), 0.0)
+        start = (index + self._phase + rng.uniform(-0.15, 0.15)) * _SEGMENT + rng.uniform(-0.15, 0.15, n)
         onset, offset = rng.uniform(0.25, 0.7, n), rng.uniform(0.4, 1.0, n)
         skew = rng.normal(0, 0.1, n)
         speech = float(rng.random() < 0.15)
@@ -193,18 +199,18 @@ class Behaviour:
 
     def activation(self, time: float, coder_delay: bool = False) -> np.ndarray:
         """(17,) float64 level 0..5.5 of each AU at ``time`` (seconds), as it is, or as late as the coder sees it."""
-        index = int(np.floor(time / _SEGMENT))
+        index = self._index(time)
         level = self._segment(index - 1).apex.copy()
         for k in (index, index + 1):
             blend, step = self._blend(time, k, coder_delay)
             level += blend * step
-        return _exclude(level)
+        return _exclude(np.maximum(level, 0.0))  # sums of ramps may miss zero by rounding
 
     def coded(self, time: float, coder_noise: bool = True) -> np.ndarray:
         """(17,) int64 levels 0..5 that a coder writes down at ``time``."""
         level = np.floor(self.activation(time, coder_noise) + 0.5)
         if coder_noise:
-            index = int(np.floor(time / _SEGMENT))
+            index = self._index(time)
             late = [self._blend(time, k, True)[0] > 0.5 for k in (index, index + 1)]
             errors = [self._segment(k).coder_error for k in (index - 1, index, index + 1)]
             level += np.where(late[1], errors[2], np.where(late[0], errors[1], errors[0]))
@@ -212,7 +218,7 @@ class Behaviour:
 
     def skew(self, time: float) -> np.ndarray:
         """(17,) float64: by how much the left side is stronger than the right, of 1."""
-        index = int(np.floor(time / _SEGMENT))
+        index = self._index(time)
         before, here = self._segment(index - 1).skew, self._segment(index).skew
         blend, _ = self._blend(time, index, False)
         return before + (here - before) * blend
@@ -225,8 +231,8 @@ class Behaviour:
             happens, moment, width = rng.random(3)
             if happens < 0.3:
                 blink = max(blink, 1.3 - abs(time - second - moment) / (0.07 + 0.05 * width))
-        index = int(np.floor(time / _SEGMENT + 0.5))
-        talk = self._segment(index).speech * np.sin(np.pi * (time / _SEGMENT + 0.5 - index)) ** 0.5
+        index = self._index(time)
+        talk = self._segment(index).speech * np.sin(np.pi * (time / _SEGMENT - self._phase - index)) ** 0.5
         mouth = wander(*self._key, Purpose.SPEECH, time, 0.12, 2)
         opening, pucker = talk * np.clip(0.25 + 0.25 * mouth, 0, 1)
         gaze = wander(*self._key, Purpose.GAZE, time, 0.9, 2)

@@ -1,13 +1,13 @@
 """A subject's clip, frame by frame: label process -> face -> picture. The source of all synthetic data here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from datamodules.synth.behaviour import SYNTH_AUS, Behaviour, Rates
+from datamodules.synth.behaviour import SYNTH_AUS, Behaviour, Distractors, Rates
 from datamodules.synth.face import Face
 from datamodules.synth.identity import draw_identity
 from datamodules.synth.scene import WIDTH, Camera, behind, draw_scene, expose, occlude, rotation
@@ -83,61 +83,88 @@ class Clip:
         self._work = size * self._factor
         self._face = _face(seed, subject, round(1.2 * self._work))
         self._behaviour = Behaviour(subject, seed, rates, independent)
-        self._scene = draw_scene(seed, subject, self._work)
+        self._scene = draw_scene(seed, subject, self._work, self._face.identity.skin)
 
     def frame(self, index: int) -> SynthFrame:
         """Frame ``index`` of the clip."""
         time = index / self._fps
         coded = self._behaviour.coded(time, self._coder_noise)
-        strength = self._strength(time)
-        return self._draw(index, strength, dict(zip(SYNTH_AUS, coded.tolist(), strict=True)))
-
-    def _strength(self, time: float) -> np.ndarray:
-        """(2, 17) what shows of each AU on the subject's right and left, about 0..1.2."""
-        who = self._face.identity
-        level = self._behaviour.activation(time)
-        skew = np.clip(who.skew + self._behaviour.skew(time), -0.4, 0.4)
-        shown = who.gain * (level / 5) ** 0.8  # concave: a trace (level 1) is visible
-        return np.clip(shown * np.stack([1 - skew, 1 + skew]), 0, 1.3)
-
-    def _draw(self, index: int, strength: np.ndarray, intensity: dict[int, int]) -> SynthFrame:
-        time = index / self._fps
-        scene, face = self._scene, self._face
-        distractors = self._behaviour.distractors(time)
-        occluder, rng = _occluder(*self._key, time)
         sway = wander(*self._key, Purpose.POSE, time, 1.5, 5)
-        pose = face.identity.head + sway[:3] * (7.0, 4.5, 3.0)
+        pose = self._face.identity.head + sway[:3] * (7.0, 4.5, 3.0)
+        occluder, rng = _occluder(*self._key, time)
         if occluder == "turn":
             pose = pose + (rng.choice([-1, 1]) * 24.0, 0.0, 0.0)
-        pose = np.clip(pose, (-38, -20, -20), (38, 20, 20))
-        turn = rotation(pose)
-        drift = wander(*self._key, Purpose.DRIFT, time, 6.0, 2)
-        azimuth, elevation, strong, ambient = scene.light + (*(0.1 * drift), 0, 0)
-        towards = strong * np.array(
-            [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
+        drift = 0.1 * wander(*self._key, Purpose.DRIFT, time, 6.0, 2)
+        return self._draw(
+            intensity=dict(zip(SYNTH_AUS, coded.tolist(), strict=True)),
+            strength=self._strength(self._behaviour.activation(time), self._behaviour.skew(time)),
+            distractors=self._behaviour.distractors(time),
+            pose=np.clip(pose, (-38, -20, -20), (38, 20, 20)),
+            shift=0.06 * sway[3:],
+            light=self._scene.light + np.array([*drift, 0, 0]),
+            occluder=occluder,
+            occluder_rng=rng,
+            sensor_rng=stream(*self._key, Purpose.SENSOR, index),
         )
 
+    def portrait(self, levels: Mapping[int, float]) -> SynthFrame:
+        """The subject from the front with the given AU levels (0..5), eyes open and nothing in the way."""
+        activation = np.array([levels.get(au, 0.0) for au in SYNTH_AUS])
+        return self._draw(
+            intensity={au: round(level) for au, level in zip(SYNTH_AUS, activation, strict=True)},
+            strength=self._strength(activation, np.zeros(len(SYNTH_AUS))),
+            distractors=Distractors(blink=0.0, opening=0.0, pucker=0.0, gaze=np.zeros(2)),
+            pose=np.zeros(3),
+            shift=np.zeros(2),
+            light=self._scene.light,
+            occluder="none",
+            occluder_rng=stream(*self._key, Purpose.OCCLUSION),
+            sensor_rng=stream(*self._key, Purpose.SENSOR),
+        )
+
+    def _strength(self, activation: np.ndarray, skew: np.ndarray) -> np.ndarray:
+        """(2, 17) what shows of each AU on the subject's right and left, about 0..1.2."""
+        who = self._face.identity
+        skew = np.clip(who.skew + skew, -0.4, 0.4)
+        shown = who.gain * (activation / 5) ** 0.7  # concave: a trace (level 1) is visible
+        return np.clip(shown * np.stack([1 - skew, 1 + skew]), 0, 1.3)
+
+    def _draw(
+        self,
+        intensity: dict[int, int],
+        strength: np.ndarray,
+        distractors: Distractors,
+        pose: np.ndarray,
+        shift: np.ndarray,
+        light: np.ndarray,
+        occluder: str,
+        occluder_rng: np.random.Generator,
+        sensor_rng: np.random.Generator,
+    ) -> SynthFrame:
+        scene, face = self._scene, self._face
+        turn = rotation(pose)
+        azimuth, elevation, strong, ambient = light
+        direction = (np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
         points = face.landmarks(strength, distractors)
-        picture = face.draw(strength, distractors, points, turn.T @ towards, ambient)
+        picture = face.draw(strength, distractors, points, turn.T @ direction * strong, ambient)
+
         scale = self._work / WIDTH * scene.zoom
-        shift = (self._work - 1) / 2 + scale * (0.06 * sway[3:] + (0.0, 0.08))
-        camera = Camera(face, turn, scale, shift, self._work)
+        camera = Camera(face, turn, scale, (self._work - 1) / 2 + scale * (shift + (0.0, 0.08)), self._work)
         seen = camera.take(picture)
         image = behind(scene, face, camera)
         image += seen[..., 3:] * (seen[..., :3] - image)
         if occluder in ("hand", "hair"):
-            occlude(image, occluder, rng, camera, face, ambient + 0.8 * strong)
-        sensor = stream(*self._key, Purpose.SENSOR, index)
+            occlude(image, occluder, occluder_rng, camera, face, ambient + 0.8 * strong)
         if self._factor > 1:
             image = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)
         landmarks = (camera.project(points) + 0.5) / self._factor - 0.5
         return SynthFrame(
-            image=expose(image, scene, sensor),
+            image=expose(image, scene, sensor_rng),
             landmarks=landmarks.astype(np.float32),
             intensity=intensity,
             occluded=occluder != "none",
             pose=pose.astype(np.float32),
-            light=np.array([azimuth, elevation, strong, ambient], np.float32),
+            light=light.astype(np.float32),
             background=scene.background.mean(axis=(0, 1)),
             skin_tone=face.identity.skin_tone,
         )

@@ -10,12 +10,14 @@ import numpy as np
 from scipy.special import expit
 
 from datamodules.synth.behaviour import COLUMN, Distractors
-from datamodules.synth.expression import BULGES, MOTION, WRINKLES
+from datamodules.synth.expression import BULGES, MOTION, RESTING, WRINKLES
 from datamodules.synth.identity import MIRROR, TEMPLATE, Identity
 from datamodules.synth.streams import Purpose, stream
 
 _EXTENT, _LEFT, _TOP = 2.8, -1.4, -1.5  # the square of face coordinates that is drawn
 _COARSE = 36  # cells a side of the grid on which landmark motion spreads over the skin
+_TRACE = 0.02  # strength below which nothing is drawn
+_LASTING = {1: 0.15, 2: 0.15, 4: 0.15, 10: 0.5, 12: 0.5}  # AUs whose wrinkles age leaves in the resting face
 _SUBPIXEL = 4  # fractional bits of cv2's polygon coordinates
 
 
@@ -38,6 +40,13 @@ def _spline(n: int, closed: bool) -> np.ndarray:
 def curve(points: np.ndarray, closed: bool = False) -> np.ndarray:
     """(n, 2) control points -> (m, 2) smooth curve that passes through them."""
     return _spline(len(points), closed) @ points
+
+
+def _on_face(points: tuple[tuple[float, float], ...], anchor: int, side: int, landmarks: np.ndarray) -> np.ndarray:
+    """Place a curve of `expression`'s tables on this face: side 0 as written, 1 mirrored, moved with its anchor."""
+    if side:
+        anchor = MIRROR[anchor]
+    return np.array(points) * (1 - 2 * side, 1) + landmarks[anchor] - TEMPLATE[anchor]
 
 
 class Grid:
@@ -199,9 +208,13 @@ class Face:
             + 0.05 * np.sin(g.x * rng.uniform(2, 7) + rng.uniform(0, 6))
             + rng.normal(0, 0.06) * g.x
         )
-        front = expit((edge[None] - g.y[:, None] - 0.05 * strands) / 0.025)
+        temple = 1.0 if who.hair_drop > 0.2 else 0.55
+        wave = 0.05 * np.sin(g.x * rng.uniform(2, 7) + rng.uniform(0, 6)) + rng.normal(0, 0.08) * g.x
+        edge = who.hairline + temple * (np.abs(g.x) / 0.82) ** 4 + wave
+        front = expit((edge[None] - g.y[:, None] - 0.04 * strands) / 0.025)
         albedo += front[..., None] * (hair - albedo)
         relief += front * (0.03 + 0.008 * strands)
+        self._gloss = (0.10 * (1 - front)).astype(np.float32)
         return np.concatenate([albedo, relief[..., None]], axis=2).astype(np.float32)
 
     def _hair_colour(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -212,12 +225,12 @@ class Face:
         """What lies behind the face: (side, side, 3) linear albedo and (side, side) coverage."""
         g, who, v = self.grid, self.identity, self.identity.hair_volume
         wide = abs(who.landmarks[0, 0]) / 0.8
-        half = np.array(
-            [(0.83, who.hair_drop), (0.86, min(who.hair_drop, -0.2) - 0.15), (0.80, -0.75), (0.5, -1.12)]
-        ) * (v * wide, 1)
-        half[:, 1] -= np.array([0, 0, 0.5, 1.0]) * (v - 1) * 0.8
-        if who.hair_drop > 0.4:
-            half = np.vstack([half[0] * (1.08, 1), [0.95 * v * wide, 0.1], half[1:]])
+        if who.hair_drop < 0.2:
+            half = np.array([(0.78 / v, who.hair_drop), (0.85, -0.45), (0.80, -0.80), (0.5, -1.13)])
+        else:
+            half = np.array([(0.90, who.hair_drop), (0.95, 0.1), (0.88, -0.45), (0.80, -0.80), (0.5, -1.13)])
+        half *= (v * wide, 1)
+        half[-2:, 1] -= np.array([0.4, 0.8]) * (v - 1)
         outline = np.vstack([half, [(0, -1.22 - 0.8 * (v - 1))], half[::-1] * (-1, 1)])
         alpha = g.mask(curve(outline, closed=True))
         albedo, _ = self._hair_colour(stream(*self._rng_key, Purpose.TEXTURE, 1))
@@ -297,7 +310,7 @@ class Face:
         albedo, relief = np.ascontiguousarray(skin[..., :3]), np.ascontiguousarray(skin[..., 3])
 
         crease = self._fold(relief, strength, points, distractors)
-        albedo *= 1 - 0.35 * crease[..., None]
+        albedo *= 1 - 0.45 * np.minimum(crease, 1)[..., None]
         self._brows(albedo, points)
         self._lips(albedo, relief, strength, points)
 
@@ -305,7 +318,7 @@ class Face:
         inside = g.mask(face)
         albedo = self._backdrop + inside[..., None] * (albedo - self._backdrop)
         shade = self._shade(relief, light, ambient)
-        lit = albedo * shade[0][..., None] + (0.10 * inside * shade[1])[..., None]
+        lit = albedo * shade[0][..., None] + (self._gloss * inside * shade[1])[..., None]
         level = ambient + max(float(light[2]), 0.0) * 0.9
         self._eyes(lit, points, distractors, level)
         self._mouth(lit, points, level)
@@ -323,49 +336,34 @@ class Face:
     def _fold(
         self, relief: np.ndarray, strength: np.ndarray, points: np.ndarray, distractors: Distractors
     ) -> np.ndarray:
-        """Raise bulges and sink wrinkles in ``relief``; returns (side, side) float32 how deep a crease each pixel is in."""
+        """Raise bulges and sink creases in ``relief``; returns (side, side) float32 how deep a crease each pixel is in."""
         g, who = self.grid, self.identity
-        for bulge in BULGES:
-            for side in (0, 1):
-                v = strength[side, COLUMN[bulge.au]]
-                if v > 0.02:
-                    anchor = bulge.anchor if side == 0 else MIRROR[bulge.anchor]
-                    x, y = np.array([bulge.x if side == 0 else -bulge.x, bulge.y]) + points[anchor] - TEMPLATE[anchor]
-                    a, b = g.gaussian(x, y, bulge.width, bulge.height)
-                    relief += np.float32(bulge.relief * v) * a * b
         fine, broad = np.zeros((2, g.side, g.side), np.uint8)
-        for wrinkle in WRINKLES:
-            for side in (0, 1):
-                v = strength[side, COLUMN[wrinkle.au]] * who.wrinkle + who.lines * (
-                    0.5 if wrinkle.au in (10, 12) else 0.15 if wrinkle.au in (1, 2, 4) else 0
-                )
-                if v > 0.02:
-                    anchor = wrinkle.anchor if side == 0 else MIRROR[wrinkle.anchor]
-                    line = (
-                        np.array(wrinkle.points) * ((1, 1) if side == 0 else (-1, 1))
-                        + points[anchor]
-                        - TEMPLATE[anchor]
-                    )
-                    shade = int(255 * min(v * wrinkle.strength * 0.75, 1))
-                    thick = max(1, round((0.035 if wrinkle.broad else 0.012) * g.scale))
-                    cv2.polylines(
-                        broad if wrinkle.broad else fine,
-                        [g.fixed(curve(line))],
-                        False,
-                        shade,
-                        thick,
-                        cv2.LINE_AA,
-                        _SUBPIXEL,
-                    )
-        for lids in (slice(36, 40), slice(42, 46)):
-            fold = points[lids] * 1.0
-            fold[:, 1] += (-0.012, -0.05, -0.05, -0.02)
-            cv2.polylines(
-                fine, [g.fixed(curve(fold))], False, int(150 * (1 - 0.6 * distractors.blink)), 1, cv2.LINE_AA, _SUBPIXEL
-            )
+
+        def crease(line: np.ndarray, depth: float, soft: bool = False) -> None:
+            canvas, width = (broad, 0.035) if soft else (fine, 0.016)
+            shade, thickness = int(255 * min(depth, 1.0)), max(1, round(width * g.scale))
+            cv2.polylines(canvas, [g.fixed(curve(line))], False, shade, thickness, cv2.LINE_AA, _SUBPIXEL)
+
+        for side in (0, 1):
+            for bulge in BULGES:
+                amount = strength[side, COLUMN[bulge.au]]
+                if amount > _TRACE:
+                    ((x, y),) = _on_face(((bulge.x, bulge.y),), bulge.anchor, side, points)
+                    a, b = g.gaussian(x, y, bulge.width, bulge.height)
+                    relief += np.float32(bulge.relief * amount) * a * b
+            for wrinkle in WRINKLES:
+                amount = strength[side, COLUMN[wrinkle.au]] * who.wrinkle + _LASTING.get(wrinkle.au, 0.0) * who.lines
+                if amount > _TRACE:
+                    line = _on_face(wrinkle.points, wrinkle.anchor, side, points)
+                    crease(line, 0.75 * amount * wrinkle.strength, wrinkle.broad)
+            for wrinkle in RESTING:
+                crease(_on_face(wrinkle.points, wrinkle.anchor, side, points), wrinkle.strength)
+        for lid in (points[36:40], points[42:46]):
+            crease(lid + np.array([(0, -0.012), (0, -0.05), (0, -0.05), (0, -0.02)]), 0.6 - 0.4 * distractors.blink)
         fine_depth = cv2.GaussianBlur(fine, (0, 0), 0.009 * g.scale).astype(np.float32) / 255
         broad_depth = cv2.GaussianBlur(broad, (0, 0), 0.022 * g.scale).astype(np.float32) / 255
-        relief -= 0.022 * fine_depth + 0.045 * broad_depth
+        relief -= 0.028 * fine_depth + 0.045 * broad_depth
         chin = strength[:, COLUMN[17]].mean()
         if chin > 0.02:
             # The mentalis pulls pits into the chin: a pattern that stands still on the skin.

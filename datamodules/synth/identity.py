@@ -12,9 +12,9 @@ from datamodules.synth.behaviour import SYNTH_AUS
 from datamodules.synth.streams import Purpose, stream
 
 MIRROR = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]  # jaw, brows, nose
+    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]  # eyes
+    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]  # lips
 )
 
 # The half with x <= 0 (the subject's right); the other half is its mirror image.
@@ -24,10 +24,11 @@ _HALF = {
     17: (-0.635, -0.425), 18: (-0.545, -0.50), 19: (-0.425, -0.52), 20: (-0.30, -0.505), 21: (-0.175, -0.47),
     27: (0.0, -0.28), 28: (0.0, -0.14), 29: (0.0, 0.0), 30: (0.0, 0.12),
     31: (-0.14, 0.20), 32: (-0.07, 0.225), 33: (0.0, 0.24),
-    36: (-0.51, -0.245), 37: (-0.415, -0.30), 38: (-0.305, -0.30), 39: (-0.21, -0.235), 40: (-0.305, -0.20), 41: (-0.415, -0.20),
-    48: (-0.265, 0.50), 49: (-0.17, 0.455), 50: (-0.065, 0.432), 51: (0.0, 0.445),
-    57: (0.0, 0.605), 58: (-0.075, 0.597), 59: (-0.175, 0.563),
-    60: (-0.235, 0.50), 61: (-0.08, 0.503), 62: (0.0, 0.508), 66: (0.0, 0.510), 67: (-0.08, 0.505),
+    36: (-0.52, -0.245), 37: (-0.42, -0.308), 38: (-0.30, -0.308), 39: (-0.20, -0.232),
+    40: (-0.30, -0.193), 41: (-0.42, -0.196),
+    48: (-0.285, 0.50), 49: (-0.18, 0.449), 50: (-0.07, 0.422), 51: (0.0, 0.436),
+    57: (0.0, 0.620), 58: (-0.08, 0.612), 59: (-0.185, 0.574),
+    60: (-0.255, 0.50), 61: (-0.08, 0.503), 62: (0.0, 0.508), 66: (0.0, 0.510), 67: (-0.08, 0.505),
 }  # fmt: skip
 
 
@@ -61,7 +62,8 @@ class Identity:
         skin, lip, hair, brow, iris: (3,) sRGB in 0..1.
         depth: Relief of nose, brow ridge, cheeks, chin, eye sockets: (5,) factors about 1.
         brow_width: Half the height of the brows; brow_density: their opacity.
-        hairline: y where the hair begins; hair_drop: y where it ends at the sides; hair_volume: beyond the skull.
+        hairline: y where the hair begins; hair_drop: y where it ends at the sides; hair_volume: beyond the skull (below
+            1: bald).
         stubble: 0..1.
         wrinkle: How deeply the skin folds, about 1; lines: 0..1, lines that stay without expression.
         gain: (17,) how much of each AU shows, about 1.
@@ -132,6 +134,7 @@ def draw_identity(seed: int, subject: int) -> Identity:
     skin = _TONES[low] + (tone - low) * (_TONES[low + 1] - _TONES[low]) + rng.normal(0, 0.015, 3)
     lip = skin * (0.86, 0.62, 0.62) + rng.uniform(0, 0.1) * np.array([0.9, 0.1, 0.2])
     hair = _HAIR[rng.choice(6, p=(0.3, 0.25, 0.2, 0.1, 0.05, 0.1) if tone < 2.5 else (0.75, 0.2, 0, 0, 0, 0.05))]
+    bald = rng.random() < 0.06
     hair = np.clip(hair + rng.normal(0, 0.02, 3), 0.02, 1)
     return Identity(
         landmarks=_shape(rng),
@@ -142,12 +145,12 @@ def draw_identity(seed: int, subject: int) -> Identity:
         brow=0.8 * np.minimum(hair, 0.45) + 0.1 * skin,
         iris=_IRIS[rng.integers(4) if tone < 2 else rng.integers(2)],
         depth=np.clip(rng.normal(1, 0.18, 5), 0.5, 1.5),
-        brow_width=rng.uniform(0.018, 0.042),
-        brow_density=rng.uniform(0.45, 0.95),
-        hairline=rng.uniform(-0.98, -0.74),
-        hair_drop=rng.choice([-0.35, 0.0, 0.6, 1.3], p=[0.35, 0.3, 0.15, 0.2]) + rng.uniform(-0.15, 0.15),
-        hair_volume=rng.uniform(1.03, 1.2),
-        stubble=max(0.0, rng.uniform(-1.2, 1.0)),
+        brow_width=rng.uniform(0.022, 0.042),
+        brow_density=rng.uniform(0.6, 0.95),
+        hairline=rng.uniform(-1.0, -0.76) if not bald else -1.6,
+        hair_drop=rng.choice([-0.2, 0.55, 1.2], p=[0.55, 0.2, 0.25]) + rng.uniform(-0.12, 0.12),
+        hair_volume=rng.uniform(1.02, 1.17) if not bald else 0.9,
+        stubble=max(0.0, rng.uniform(-1.8, 0.9)),
         wrinkle=float(np.exp(rng.normal(0, 0.3))),
         lines=rng.uniform(0, 1) ** 2,
         gain=np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.12, n)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datamodules.synth.face import Face
+from datamodules.synth.face import Face, curve
 from datamodules.synth.streams import Purpose, stream
 
 WIDTH = 3.3  # face coordinates that the picture's side covers at mean distance
@@ -18,6 +18,7 @@ class Scene:
     Attributes:
         light: Azimuth and elevation of the key light in radians, its strength, and the ambient light's.
         tint: (3,) colour of the light.
+        exposure: Factor that the camera meters for this face; dark skin is exposed longer, though not all the way.
         background: (size, size, 3) float32 linear light, with the shoulders' colour in ``cloth``.
         cloth: (3,) linear colour of the clothes.
         zoom: Size of the face against the mean; noise: standard deviation of the sensor; blur: of the lens, as a share
@@ -26,6 +27,7 @@ class Scene:
 
     light: np.ndarray
     tint: np.ndarray
+    exposure: float
     background: np.ndarray
     cloth: np.ndarray
     zoom: float
@@ -33,17 +35,20 @@ class Scene:
     blur: float
 
 
-def draw_scene(seed: int, subject: int, size: int) -> Scene:
-    """Light, background and camera of a subject's clip."""
+def draw_scene(seed: int, subject: int, size: int, skin: np.ndarray) -> Scene:
+    """Light, background and camera of a subject's clip; the camera meters for this skin (3,) sRGB."""
     rng = stream(seed, subject, Purpose.SCENE)
-    base = rng.uniform(0.02, 0.55) + rng.normal(0, 0.04, 3)
-    blobs = cv2.resize(rng.standard_normal((5, 5, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    base = rng.uniform(0.03, 0.6) * np.exp(rng.normal(0, 0.15, 3))
+    cells = 0.3 * rng.standard_normal((5, 5, 3)) + rng.standard_normal((5, 5, 1))
+    blobs = cv2.resize(cells.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     slope = rng.normal(0, 0.15, 2)
     grid = np.linspace(-1, 1, size)
     plane = (slope[0] * grid[None] + slope[1] * grid[:, None])[..., None]
     background = np.clip(base * (1 + plane + rng.uniform(0, 0.35) * blobs), 0.005, 1).astype(np.float32)
+    light = np.array([rng.normal(0, 0.5), rng.normal(0.45, 0.3), rng.uniform(0.65, 1.05), rng.uniform(0.25, 0.5)])
     return Scene(
-        light=np.array([rng.normal(0, 0.5), rng.normal(0.45, 0.3), rng.uniform(0.65, 1.05), rng.uniform(0.25, 0.5)]),
+        light=light,
+        exposure=float((0.5 / np.square(skin).mean() / light[2:].sum()) ** 0.6 * np.exp(rng.normal(0.05, 0.12))),
         tint=np.exp(rng.normal(0, 0.05, 3)),
         background=background,
         cloth=np.square(rng.uniform(0.08, 0.8, 3)),
@@ -111,12 +116,24 @@ def behind(scene: Scene, face: Face, camera: Camera) -> np.ndarray:
     """Background with neck and shoulders, (size, size, 3) float32 linear light."""
     picture = scene.background.copy()
     wide = abs(face.identity.landmarks[4, 0])
-    neck = np.array([(-0.78 * wide, 0.4), (0.78 * wide, 0.4), (0.82 * wide, 1.5), (-0.82 * wide, 1.5)])
-    shoulders = np.array([(-0.5, 1.22), (0.0, 1.45), (0.5, 1.22), (1.5, 1.6), (1.7, 3.0), (-1.7, 3.0), (-1.5, 1.6)])
+    neck = np.array([(-0.78 * wide, 0.4), (0.78 * wide, 0.4), (0.82 * wide, 1.6), (-0.82 * wide, 1.6)])
+    shoulders = np.array(
+        [
+            (-0.5, 1.25),
+            (0.0, 1.42),
+            (0.5, 1.25),
+            (1.1, 1.4),
+            (1.6, 1.8),
+            (1.7, 3.0),
+            (-1.7, 3.0),
+            (-1.6, 1.8),
+            (-1.1, 1.4),
+        ]
+    )
     middle = camera.project(np.zeros((1, 2)))[0]
     scale = camera.scale
     for outline, colour in ((neck, np.square(face.identity.skin) * 0.42), (shoulders, scene.cloth * 0.6)):
-        points = np.round((outline * scale + middle) * 16).astype(np.int32)
+        points = np.round((curve(outline, closed=True) * scale + middle) * 16).astype(np.int32)
         cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_8, 4)
     return picture
 
@@ -156,6 +173,6 @@ def expose(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.nd
     """Linear light -> (size, size, 3) uint8 sRGB with lens blur and sensor noise."""
     if scene.blur * len(picture) > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), scene.blur * len(picture))
-    grey = np.sqrt(np.maximum(picture * scene.tint.astype(np.float32), 0))
+    grey = np.sqrt(np.maximum(picture * (scene.exposure * scene.tint).astype(np.float32), 0))
     grey += np.float32(scene.noise) * rng.standard_normal(grey.shape, dtype=np.float32)
     return (np.clip(grey, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -72,6 +72,14 @@ class SynthFACSSource:
         """Frames of every clip."""
         return self.frames_per_subject
 
+    def fingerprint(self, clip: str) -> str:
+        """All settings: a clip follows from them."""
+        return repr(sorted(vars(self).items()))
+
+    def fingerprint(self, clip: str) -> str:
+        """The settings, from which every frame of the clip follows."""
+        return repr((clip, sorted(vars(self).items())))
+
     def frames(self, clip: str) -> Iterator[FrameRecord]:
         """Render a clip; ``frame`` is the number in the label process, a multiple of ``stride``."""
         number = re.fullmatch(r"S(\d{4,5})", clip)
