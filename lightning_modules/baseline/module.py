@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_modules.baseline.network import BaselineNetwork
-from lightning_modules.common.backbones import create_backbone
 from lightning_modules.common.classifier import AUClassifier
 from lightning_modules.common.heads import LABEL_KEY, Task, au_loss
 
@@ -38,7 +37,7 @@ class BaselineAU(AUClassifier):
         seed: int = 0,
     ) -> None:
         super().__init__(aus, backbone, width, pretrained, backbone_checkpoint, task, lr, weight_decay, seed)
-        self.network = self.build(create_backbone(backbone, width))
+        self.create_network()
 
     def build(self, backbone: nn.Module) -> BaselineNetwork:
         """See AUClassifier."""

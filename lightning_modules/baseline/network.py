@@ -18,7 +18,7 @@ class BaselineNetwork(AUNetwork):
     """
 
     def __init__(self, backbone: nn.Module, n_aus: int, task: Task) -> None:
-        super().__init__()
+        super().__init__(n_aus)
         self.normalize = InputNormalization()
         self.backbone = backbone
         self.head = AUHead(cast(int, backbone.num_features), n_aus, task)
@@ -29,7 +29,7 @@ class BaselineNetwork(AUNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) uint8 -> logits (B, A, K)."""
-        return self.head(self.features(image), list(range(self.head.n_aus)))
+        return self.head(self.features(image), self.outputs)
 
     def au_keys(self) -> set[str]:
         """See AUNetwork."""

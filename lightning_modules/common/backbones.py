@@ -23,8 +23,9 @@ class InputNormalization(nn.Module):
             self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image: (B, 3, H, W) uint8, or floating in [0, 255]."""
-        return (image.to(self.mean.dtype) - self.mean) / self.std
+        """Image: (B, 3, H, W) uint8, or floating in [0, 255]; the result is channels-last, as convolutions like it."""
+        image = image.to(self.mean.dtype, memory_format=torch.channels_last)
+        return (image - self.mean) / self.std
 
 
 def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = False) -> nn.Module:

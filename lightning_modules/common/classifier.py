@@ -12,7 +12,7 @@ from lightning_modules.base import AUModule
 from lightning_modules.common.backbones import create_backbone
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import AUNetwork, Task, au_predictions
-from lightning_modules.common.weights import check_leakage, file_sha, map_weights, read_checkpoint
+from lightning_modules.common.weights import check_class, check_leakage, file_sha, map_weights, read_checkpoint
 
 
 class AUClassifier(AUModule):
@@ -55,8 +55,20 @@ class AUClassifier(AUModule):
         self.task = task
         self.lr = lr
         self.weight_decay = weight_decay
+        self.fault: ModelError | None = None
+        self.new_aus: list[int] = []
         if task == "intensity":
             self.monitor = "val/icc_mean"
+
+    def create_network(self) -> None:
+        """Build ``network``; to be called at the end of a constructor.
+
+        A fault waits for ``check``: the configuration parser would bury the remedy of one raised in a constructor.
+        """
+        try:
+            self.network = self.build(create_backbone(self.backbone, self.width))
+        except ModelError as fault:
+            self.fault = fault
 
     @abstractmethod
     def build(self, backbone: nn.Module) -> AUNetwork:
@@ -73,41 +85,42 @@ class AUClassifier(AUModule):
 
     def check(self, data: dict[str, Any] | None) -> None:
         """See the base class; also reads the initial weights once, so that a fit cannot fail on them later."""
+        if self.fault:
+            raise self.fault
         if not self.aus or len(set(self.aus)) < len(self.aus):
             raise ModelError(f"model.aus: {self.aus} is empty or names an AU twice", "list each AU number once")
         if self.backbone_checkpoint and data:
-            check_leakage(self._source(self.backbone_checkpoint), data, self.backbone_checkpoint)
+            check_leakage(read_checkpoint(self.backbone_checkpoint), data, self.backbone_checkpoint)
         self._initial_weights()
 
     def setup(self, stage: str) -> None:
         """Load the initial weights when a fit begins; a resumed fit takes its own checkpoint instead."""
         if stage == "fit" and not self.trainer.ckpt_path and (weights := self._initial_weights()):
             self.network.load_state_dict(weights)
+            if self.new_aus:
+                rank_zero_info(
+                    f"{self.backbone_checkpoint} lacks AUs {self.new_aus}: they start as the mean of its AUs"
+                )
 
     def _initial_weights(self) -> dict[str, Tensor] | None:
         if self.backbone_checkpoint:
-            source = self._source(self.backbone_checkpoint)
-            if new := [au for au in self.aus if au not in source["model"]["aus"]]:
-                rank_zero_info(f"{self.backbone_checkpoint} lacks AUs {new}: they start from the mean of its AUs")
-            prefix = "network."
-            return map_weights(
-                self.network.state_dict(),
-                {
-                    name.removeprefix(prefix): value
-                    for name, value in source["state_dict"].items()
-                    if name.startswith(prefix)
-                },
-                self.aus,
-                source["model"]["aus"],
-                self.network.au_keys(),
-                kept=self.network.run_keys(),
-            )
+            source = read_checkpoint(self.backbone_checkpoint)
+            check_class(source, self, self.backbone_checkpoint)
+            source_aus = source["model"]["aus"]
+            self.new_aus = [au for au in self.aus if au not in source_aus]
+            state = {name.removeprefix("network."): value for name, value in source["state_dict"].items()}
+            own, au_keys, run_keys = self.network.state_dict(), self.network.au_keys(), self.network.run_keys()
+            return map_weights(own, state, self.aus, source_aus, au_keys, run_keys)
         if self.pretrained:
             return self.build(create_backbone(self.backbone, self.width, self.pretrained)).state_dict()
         return None
 
-    def _source(self, path: str) -> dict[str, Any]:
-        return read_checkpoint(path, type(self).__name__)
+    def facts(self) -> dict[str, Any]:
+        """Number of parameters, and the AUs that ``backbone_checkpoint`` did not know."""
+        return {
+            "parameters": sum(parameter.numel() for parameter in self.parameters()),
+            "newly_initialised_aus": self.new_aus,
+        }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with a constant learning rate."""

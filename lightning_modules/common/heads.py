@@ -18,7 +18,18 @@ class AUNetwork(nn.Module, ABC):
     """Image (B, 3, H, W) uint8 -> logits (B, A, K); K = 1 for occurrence, 6 for intensity.
 
     The methods tell initialisation and optimiser what they need to know of its tensors.
+
+    Args:
+        n_aus: A at training.
+
+    Attributes:
+        outputs: Positions of the AUs that ``forward`` returns, all of them unless an evaluation needs fewer.
     """
+
+    def __init__(self, n_aus: int) -> None:
+        super().__init__()
+        self.n_aus = n_aus
+        self.outputs = list(range(n_aus))
 
     @abstractmethod
     def features(self, image: Tensor) -> Tensor:
@@ -50,7 +61,6 @@ class AUHead(nn.Module):
     def __init__(self, n_features: int, n_aus: int, task: Task, shared: bool = False) -> None:
         super().__init__()
         rows, classes = 1 if shared else n_aus, 1 if task == "occurrence" else LEVELS
-        self.n_aus = n_aus
         # One parameter for all AUs: every step gives it a gradient, so DDP never waits for an unused head.
         self.weight = nn.Parameter(torch.empty(rows, classes, n_features))
         self.bias = nn.Parameter(torch.empty(rows, classes))

@@ -1,47 +1,51 @@
-"""Weights from another run: read strictly, mapped by AU number, refused where test subjects would leak."""
+"""Weights of another run: read strictly, mapped by AU number, refused where test subjects would leak."""
 
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lightning_modules.common.errors import ModelError
 
+if TYPE_CHECKING:
+    from lightning_modules.common.classifier import AUClassifier
 
-def file_sha(path: str) -> str:
+
+def file_sha(path: str | Path) -> str:
     """First twelve hex digits of a file's SHA-256."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def read_checkpoint(path: str, model_class: str) -> dict[str, Any]:
-    """A checkpoint that a run of ``model_class`` wrote, on the CPU.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint that a model of this suite wrote, on the CPU.
 
     Raises:
-        ModelError: No file, not a checkpoint, or one of another class.
+        ModelError: No file, a broken one, or the file of another program.
     """
     if not Path(path).is_file():
-        raise ModelError(f"model.backbone_checkpoint: no file {path}", "run the source first, or correct the path")
+        raise ModelError(f"checkpoint {path}: no such file", "run the source first, or correct the path")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
-        raise ModelError(
-            f"model.backbone_checkpoint: cannot read {path} ({type(error).__name__})", "train the source again"
-        ) from error
-    model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if not isinstance(model, dict) or model.get("class") != model_class:
-        written_by = model.get("class") if isinstance(model, dict) else "another program"
-        raise ModelError(
-            f"model.backbone_checkpoint: {path} was written by {written_by}, not by {model_class}",
-            f"give the checkpoint of a {model_class} run (checkpoints/best.ckpt)",
-        )
+    except Exception as error:  # a broken file raises errors of many kinds
+        cause = type(error).__name__
+        raise ModelError(f"checkpoint {path}: cannot be read ({cause})", "train the source again") from error
+    if not isinstance(checkpoint, dict) or not {"model", "state_dict"} <= set(checkpoint):
+        raise ModelError(f"checkpoint {path}: not of this suite", "give checkpoints/best.ckpt of a run folder")
     return checkpoint
 
 
-def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str) -> None:
+def check_class(checkpoint: dict[str, Any], model: "AUClassifier", path: str | Path) -> None:
+    """Raise ModelError when the checkpoint holds another class of model."""
+    written, own = checkpoint["model"]["class"], type(model).__name__
+    if written != own:
+        raise ModelError(f"checkpoint {path}: of {written}, not of {own}", f"give a checkpoint of a {own} run")
+
+
+def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | Path) -> None:
     """Refuse a source that was fitted or selected on persons whom this run validates or tests on.
 
     Args:
@@ -52,20 +56,17 @@ def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str) -
     Raises:
         ModelError: Shared persons, or a source that does not say whom it has seen.
     """
-    source = next(
-        (state for state in checkpoint.values() if isinstance(state, dict) and "train_subjects" in state), None
-    )
+    # Lightning files the state of a DataModule under its class name; what tells it apart is what it holds.
+    states = (state for state in checkpoint.values() if isinstance(state, dict))
+    source = next((state for state in states if {"persons", "train_subjects", "val_subjects"} <= set(state)), None)
     if source is None:
-        raise ModelError(
-            f"model.backbone_checkpoint: {path} does not say which subjects it has seen", "give a checkpoint of run.py"
-        )
+        raise ModelError(f"checkpoint {path}: does not say whom it has seen", "give a checkpoint that run.py wrote")
     if source["persons"] != data["persons"]:
         return
     seen = {*source["train_subjects"], *source["val_subjects"]}
-    leaked = sorted(seen & {*data["val_subjects"], *data["test_subjects"]})
-    if leaked:
+    if leaked := sorted(seen & {*data["val_subjects"], *data["test_subjects"]}):
         raise ModelError(
-            f"model.backbone_checkpoint: {path} has seen subjects that this run validates or tests on: {leaked}",
+            f"checkpoint {path}: has seen subjects that this run validates or tests on: {', '.join(leaked)}",
             f"take a source of the same fold (this run: fold {data['fold']}, source: fold {source['fold']})",
         )
 
@@ -76,39 +77,69 @@ def map_weights(
     aus: list[int],
     source_aus: list[int],
     au_keys: Collection[str],
-    kept: Collection[str] = (),
+    run_keys: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """The source's weights in the shape of our own: shared tensors copied, rows of AUs mapped by AU number.
+    """The source's weights in our own shape: shared tensors copied, rows of AUs mapped by AU number.
 
-    A row of an AU that the source lacks becomes the mean over the source's rows.
+    The row of an AU that the source lacks becomes the mean of the source's rows.
 
     Args:
-        own: State dict to fill; gives names and shapes.
+        own: State dict to be filled; gives names and shapes.
         source: State dict of the source.
         aus: Our AU numbers.
         source_aus: The source's AU numbers.
         au_keys: Names of the tensors whose first dimension is the AU.
-        kept: Names that stay as they are in ``own``, because they belong to a run's data.
+        run_keys: Names that stay as they are in ``own``.
 
     Raises:
         ModelError: Names or shapes differ.
     """
     remedy = "give both runs the same backbone, width, task, relation and head"
     if differing := sorted(set(own) ^ set(source)):
-        raise ModelError(
-            f"model.backbone_checkpoint: {len(differing)} tensors differ ({', '.join(differing[:3])})", remedy
-        )
+        raise ModelError(f"model.backbone_checkpoint: {len(differing)} tensors differ, as {differing[0]}", remedy)
     mapped = {}
     for name, tensor in own.items():
-        value = source[name]
-        if name in kept:
-            value = tensor
-        elif name in au_keys:
-            rows = [value[source_aus.index(au)] if au in source_aus else value.mean(0) for au in aus]
-            value = torch.stack(rows)
+        value = tensor if name in run_keys else source[name]
+        if name in au_keys:
+            value = torch.stack([value[source_aus.index(au)] if au in source_aus else value.mean(0) for au in aus])
         if value.shape != tensor.shape:
-            raise ModelError(
-                f"model.backbone_checkpoint: {name} is {tuple(value.shape)} there, {tuple(tensor.shape)} here", remedy
-            )
+            shapes = f"{tuple(value.shape)} there, {tuple(tensor.shape)} here"
+            raise ModelError(f"model.backbone_checkpoint: {name} is {shapes}", remedy)
         mapped[name] = value
     return mapped
+
+
+def check_evaluation(path: str | Path, aus: list[int], data: dict[str, Any]) -> None:
+    """Whether a run may score the checkpoint of another one: it knows the AUs and has not seen the subjects.
+
+    Args:
+        path: The checkpoint.
+        aus: AUs to be scored.
+        data: ``state_dict()`` of the DataModule.
+
+    Raises:
+        ModelError: It may not.
+    """
+    checkpoint = read_checkpoint(path)
+    known = checkpoint["model"]["aus"]
+    if foreign := [au for au in aus if au not in known]:
+        common = [au for au in aus if au in known]
+        raise ModelError(f"checkpoint {path}: knows no AU {foreign}", f"set data.aus={common}")
+    check_leakage(checkpoint, data, path)
+
+
+def load_for_evaluation(model: "AUClassifier", path: str | Path) -> None:
+    """Give ``model`` the whole network of a checkpoint; it answers for ``model.aus`` only, picked by number.
+
+    The network stays complete, since an AU's parameters may be mixed from those of AUs that are not asked for.
+
+    Raises:
+        ModelError: The checkpoint is of another class or task.
+    """
+    checkpoint = read_checkpoint(path)
+    check_class(checkpoint, model, path)
+    source = type(model).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    if source.task != model.task:
+        raise ModelError(f"checkpoint {path}: predicts {source.task}", f"set model.task={source.task}")
+    model.network = source.network
+    model.network.outputs = [source.aus.index(au) for au in model.aus]

@@ -9,7 +9,6 @@ from pytorch_lightning.utilities import rank_zero_warn
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-from lightning_modules.common.backbones import create_backbone
 from lightning_modules.common.classifier import AUClassifier
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import LABEL_KEY, Task, au_loss
@@ -70,7 +69,7 @@ class RENet(AUClassifier):
         self.recalibrate_batches = recalibrate_batches
         self.momentum = momentum
         self.trained = [position for position, au in enumerate(self.aus) if au not in self.unseen_aus]
-        self.network = self.build(create_backbone(backbone, width))
+        self.create_network()
 
     def build(self, backbone: nn.Module) -> RENetwork:
         """See AUClassifier."""
@@ -94,9 +93,9 @@ class RENet(AUClassifier):
             raise ModelError("model.unseen_aus: names every AU of model.aus", "leave at least one AU to train on")
         if self.unseen_aus and self.head == "per_au":
             raise ModelError("model.unseen_aus: an unseen AU cannot have a head of its own", "set model.head=shared")
+        super().check(data)
         if not isinstance(self.network.backbone, ResNet):
             raise ModelError(f"model.backbone: {self.backbone} is no ResNet", "use a timm ResNet, such as resnet18")
-        super().check(data)
 
     def setup(self, stage: str) -> None:
         """When a fit begins: relations and AUs to train from the training labels of the fold, then the initial weights.
@@ -142,15 +141,13 @@ class RENet(AUClassifier):
         self.network.recalibrate(batch["image"].to(self.device) for batch in batches)
 
     def facts(self) -> dict[str, Any]:
-        """The relation matrix with its row sums (Fig. 2), and the number of parameters."""
-        relation = self.network.relation
-        return {
-            "relation": relation.matrix().tolist(),
-            "relation_row_sums": relation.row_sums().tolist(),
-            "mixing": relation().tolist(),
+        """See AUClassifier; the relation matrix with its row sums (Fig. 2), and how many parameters are AU-specific."""
+        relation, outputs = self.network.relation, self.network.outputs
+        return super().facts() | {
+            "relation": relation.matrix()[outputs][:, outputs].tolist(),
+            "relation_row_sums": relation.row_sums()[outputs].tolist(),
             "relation_kind": self.relation,
             "normalizer": self.normalizer,
-            "parameters": sum(parameter.numel() for parameter in self.parameters()),
             "au_specific_parameters": sum(
                 parameter.numel() for norm in self.network.norms for parameter in norm.parameters()
             ),

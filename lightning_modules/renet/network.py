@@ -192,8 +192,7 @@ class RENetwork(AUNetwork):
         momentum: float = 0.1,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.n_aus = n_aus
+        super().__init__(n_aus)
         self.unseen = list(unseen)
         self.normalize = InputNormalization()
         self.relation = AURelation(n_aus, relation == "learnable", normalizer, unseen, seed)
@@ -210,23 +209,23 @@ class RENetwork(AUNetwork):
                 after = [cast(nn.Module, layer.drop), layer.act] if isinstance(layer, BatchNormAct2d) else []
                 backbone.set_submodule(name, nn.Sequential(norm, *after) if after else norm)
         self.backbone = backbone
-        self._folded: tuple[list[tuple[int, int]], list[nn.Module]] | None = None
+        self._folded: tuple[list[tuple[int, int]], dict[int, nn.Module]] | None = None
 
     def forward(self, image: Tensor, aus: list[int] | None = None) -> Tensor:
         """Image (B, 3, H, W) uint8 -> logits (B, len(aus), K); see ``features``."""
-        return self.head(self.features(image, aus), list(range(self.n_aus)) if aus is None else aus)
+        return self.head(self.features(image, aus), self.outputs if aus is None else aus)
 
     def features(self, image: Tensor, aus: list[int] | None = None) -> Tensor:
-        """Image (B, 3, H, W) uint8 -> (B, len(aus), F); None = all AUs, by ``folded`` in evaluation without gradient.
+        """Image (B, 3, H, W) uint8 -> (B, len(aus), F); None = ``outputs``, ``folded`` in evaluation without gradient.
 
         With a gradient only one AU's graph is in memory at a time: the backward pass computes each again.
         """
         x = self.stem(self.normalize(image))
         if aus is None and not self.training and not torch.is_grad_enabled():
-            x = x.contiguous(memory_format=torch.channels_last)
-            return torch.stack([backbone(x) for backbone in self.folded()], 1)
+            folded = self.folded()
+            return torch.stack([folded[au](x) for au in self.outputs], 1)
         mixing = self.relation()
-        aus = list(range(self.n_aus)) if aus is None else aus
+        aus = self.outputs if aus is None else aus
         if len(aus) == 1 or not torch.is_grad_enabled():
             return torch.stack([self._features(x, au, mixing[au]) for au in aus], 1)
         return torch.stack([self._recomputed_features(x, au, mixing[au]) for au in aus], 1)
@@ -257,8 +256,8 @@ class RENetwork(AUNetwork):
             for norm, value in zip(self.norms, usual, strict=True):
                 norm.momentum = value
 
-    def folded(self) -> list[nn.Module]:
-        """The backbone of each AU as an ordinary network without normalisation, rebuilt only after a change.
+    def folded(self) -> dict[int, nn.Module]:
+        """The backbone of each output AU as an ordinary network without normalisation, rebuilt only after a change.
 
         Statistics, scale and shift of an AU go into the weights of the preceding convolution; the first layer, which
         follows the shared convolution, stays a factor and a summand. Exact to rounding; costs A copies of the weights.
@@ -268,7 +267,8 @@ class RENetwork(AUNetwork):
         if self._folded is None or self._folded[0] != state:
             # Made as ordinary tensors, since a later call may come from outside inference mode.
             with torch.inference_mode(False), torch.no_grad():
-                self._folded = state, [self._fold(au, mix) for au, mix in enumerate(self.relation())]
+                mixing = self.relation()
+                self._folded = state, {au: self._fold(au, mixing[au]) for au in self.outputs}
         return self._folded[1]
 
     def _fold(self, au: int, mix: Tensor) -> nn.Module:
