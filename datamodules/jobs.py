@@ -30,6 +30,7 @@ def run_jobs(
     items: Sequence[Any],
     *,
     total: int,
+    done: int = 0,
     workers: int,
     progress: bool,
     description: str,
@@ -39,7 +40,8 @@ def run_jobs(
     Args:
         job: Function of an importable module, or a partial of one; it calls ``tick(n)`` after every n frames.
         items: What there is to do; an item's outcome must not depend on the others.
-        total: Frames in all items together.
+        total: Frames of the whole work.
+        done: How many of them an earlier attempt did.
         workers: Processes to spread over; 0 works in this one.
         progress: Whether to show a bar.
         description: Text before the bar.
@@ -47,21 +49,21 @@ def run_jobs(
     Raises:
         DataError: As raised by a job, or when a worker was killed.
     """
-    with tqdm(total=total, desc=description, unit="frame", disable=not progress) as bar:
+    with tqdm(total=total, initial=done, desc=description, unit="frame", disable=not progress) as bar:
         if workers == 0:
             for item in items:
                 job(item, bar.update)
             return
         # Spawned, not forked: a caller may hold threads (torch, OpenCV) that do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        done, stop = context.Value("q"), context.Event()
-        follower = threading.Thread(target=_follow, args=(bar, done, finished := threading.Event()), daemon=True)
+        ticks, stop = context.Value("q", done), context.Event()
+        follower = threading.Thread(target=_follow, args=(bar, ticks, finished := threading.Event()), daemon=True)
         follower.start()
         try:
-            with ProcessPoolExecutor(min(workers, len(items)) or 1, context, _begin, (done, stop)) as pool:
-                with _without_main():
-                    futures = [pool.submit(_call, job, item) for item in items]
+            with ProcessPoolExecutor(min(workers, len(items)) or 1, context, _begin, (ticks, stop)) as pool:
                 try:
+                    with _without_main():
+                        futures = [pool.submit(_call, job, item) for item in items]
                     for future in as_completed(futures):
                         future.result()
                 except BaseException:
@@ -96,13 +98,13 @@ class _StoppedError(Exception):
     """Raised in a worker whose work is no longer wanted."""
 
 
-def _begin(done: Any, stop: Any) -> None:
+def _begin(ticks: Any, stop: Any) -> None:
     """Set up a worker process."""
     global _tick
 
     def tick(frames: int) -> None:
-        with done.get_lock():
-            done.value += frames
+        with ticks.get_lock():
+            ticks.value += frames
         if stop.is_set():
             raise _StoppedError
 
@@ -124,9 +126,9 @@ def _call(job: Callable[[Any, Tick], None], item: Any) -> None:
     job(item, _tick)
 
 
-def _follow(bar: "tqdm[Any]", done: Any, finished: threading.Event) -> None:
+def _follow(bar: "tqdm[Any]", ticks: Any, finished: threading.Event) -> None:
     while True:
         last = finished.wait(0.2)
-        bar.update(done.value - bar.n)
+        bar.update(ticks.value - bar.n)
         if last:
             return

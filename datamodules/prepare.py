@@ -106,7 +106,8 @@ def prepare(
             run_jobs(
                 partial(_prepare_subject, raw, work, crop, side),
                 todo,
-                total=sum(raw.count(clip) for _, names, _ in todo for clip in names),
+                total=(total := sum(map(raw.count, chain.from_iterable(clips.values())))),
+                done=total - sum(map(raw.count, chain.from_iterable(names for _, names, _ in todo))),
                 workers=workers,
                 progress=progress,
                 description=f"prepare {raw.name}",
