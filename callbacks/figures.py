@@ -34,6 +34,8 @@ styled = mpl.rc_context(
         "grid.linewidth": 0.6,
         "lines.linewidth": 1.6,
         "legend.frameon": False,
+        "figure.constrained_layout.h_pad": 0.08,
+        "figure.constrained_layout.w_pad": 0.08,
     }
 )
 
@@ -65,10 +67,9 @@ def f1_against_prevalence(
         bars = np.array([[f1[name] - low[name], high[name] - f1[name]] for name in names]).reshape(-1, 2)
         axes.errorbar(x, y, np.clip(bars.T, 0, None), fmt="none", ecolor=BLUE, elinewidth=1, alpha=0.5)
     axes.scatter(x, y, color=BLUE, s=28, zorder=3, label="F1 at 0.5, interval over subjects" if low else "F1")
-    for name, x_, y_ in zip(names, x, y, strict=True):
-        axes.annotate(name, (x_, y_), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel="prevalence p", ylabel="F1", xlim=(0, limit), ylim=(0, 1), title="F1 against prevalence")
     axes.legend(loc="lower right")
+    _name_points(axes, names, np.stack([x, y], axis=1), scale=(330 / limit, 240))
     return figure
 
 
@@ -157,9 +158,7 @@ def relation_matrix(relation: ArrayLike, aus: Sequence[int], title: str = "AU re
     side = 1.6 + 0.42 * len(names)
     figure = Figure(figsize=(side + 1.9, side), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(len(names), 2.2))
-    off_diagonal = matrix[~np.eye(len(names), dtype=bool)]
-    limit = max(0.1, float(np.max(np.abs(off_diagonal), initial=0.1)))  # the diagonal is 1 and would flatten the rest
-    _matrix(left, matrix, names, "PuOr_r", -limit, limit, signed=True)
+    _matrix(left, matrix, names, "PuOr_r", -1, 1, signed=True)
     left.set_title(title)
     sums = matrix.sum(axis=1)
     right.barh(range(len(names)), sums, color=[RED if value < 0.1 else GREY for value in sums], height=0.7)
@@ -202,6 +201,7 @@ def tsne(features: ArrayLike, true: ArrayLike, aus: Sequence[int], points: int =
             if rows.any():
                 axes.scatter(place[rows, 0], place[rows, 1], s=7, color=colour, label=label, alpha=0.75, linewidths=0)
         axes.set(title=name, xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -220,7 +220,7 @@ def intensity_bars(icc: Mapping[str, float], mae: Mapping[str, float], all_zero_
     right.bar(places, list(mae.values()), color=BLUE, width=0.7, label="run")
     right.plot(places, [all_zero_mae[name] for name in mae], "_", color=RED, markersize=16, label="all zero")
     right.set(title="MAE in levels, lower is better")
-    right.legend()
+    right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     for axes, names in ((left, icc), (right, mae)):
         axes.set_xticks(places, list(names), rotation=60)
         axes.grid(axis="x", visible=False)
@@ -262,6 +262,25 @@ def _conditional(present: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArra
     return np.where(row > 0, both / np.maximum(row, 1), np.nan)
 
 
+def _name_points(axes: Axes, names: Sequence[str], points: NDArray[np.float64], scale: tuple[float, float]) -> None:
+    """Write a name beside each point, on the first of four sides where it covers no other name.
+
+    Args:
+        axes: Where to write.
+        names: One a point.
+        points: (n, 2) in data units.
+        scale: Points on paper per data unit, roughly, to judge overlap by.
+    """
+    taken: list[NDArray[np.float64]] = []
+    for name, point in zip(names, points, strict=True):
+        for offset in ((6, 4), (6, -11), (-30, 4), (-30, -11)):
+            corner = point * scale + offset
+            if all(np.any(np.abs(corner - other) > (26, 9)) for other in taken):
+                break
+        taken.append(corner)
+        axes.annotate(name, tuple(point), xytext=offset, textcoords="offset points", fontsize=8)
+
+
 def _grid(names: Sequence[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
     """One panel a name, at most four in a row."""
     columns = min(4, max(1, len(names)))
@@ -291,7 +310,8 @@ def _matrix(
     for (row, column), value in np.ndenumerate(matrix):
         if np.isfinite(value):
             share = abs(value) / max(abs(low), abs(high))
-            text = f"{value:+.2f}" if signed and row != column else f"{value:.2f}"
-            text = text.replace("0.", ".") if abs(value) < 1 else text
+            rounded = round(float(value), 2) + 0.0  # no "-0.00"
+            text = f"{rounded:+.2f}" if signed and row != column else f"{rounded:.2f}"
+            text = text.replace("0.", ".") if abs(rounded) < 1 else text
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color="w" if share > 0.6 else "k")
     return image

@@ -102,6 +102,11 @@ class Evaluation:
         """Column names of every array: `AU01`, ..., `mean`."""
         return [*(f"AU{au:02d}" for au in self.aus), "mean"]
 
+    @property
+    def prevalence(self) -> Floats:
+        """(A,) share of the known frames of all folds that have the AU (level 1 or more); NaN where none is known."""
+        return _ratio(self.positives.astype(np.float64), self.known.astype(np.float64))
+
     def headline(self, metric: str, aggregation: Aggregation | None = None) -> Aggregate:
         """The aggregate that a table prints for a metric."""
         scores = self.metrics[metric]
@@ -133,8 +138,9 @@ class Evaluation:
             "folds": self.folds,
             "subjects": {fold: len(names) for fold, names in self.subjects.items()},
             "frames": self.frames,
-            "known": named(np.append(self.known, self.known.sum())),
-            "positives": named(np.append(self.positives, self.positives.sum())),
+            "known": dict(zip(self.names, self.known.tolist(), strict=False)),
+            "positives": dict(zip(self.names, self.positives.tolist(), strict=False)),
+            "prevalence": named(_with_mean(self.prevalence)),
             "bootstrap": {"resamples": self.resamples, "seed": self.seed, "unit": "subjects within folds"},
             "metrics": metrics,
         }

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
+FACTS = ("label_threshold", "camera", "frame_set", "folds")
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class PublishedRow:
     Attributes:
         id: Unique name.
         paper: Key of the printing paper; `table` is its number there.
+        citation: The paper as a reader would cite it.
         method: Name of the method as printed.
         dataset: Dataset that it was tested on.
         metric: `f1`, `icc` or `mae`.
@@ -31,6 +33,7 @@ class PublishedRow:
 
     id: str
     paper: str
+    citation: str
     table: int
     method: str
     dataset: str
@@ -46,8 +49,9 @@ class PublishedRow:
 
 def load_published(path: Path = PUBLISHED) -> list[PublishedRow]:
     """All rows in the order of the file; percentages become fractions."""
+    content = yaml.safe_load(path.read_text())
     rows = []
-    for table in yaml.safe_load(path.read_text())["tables"]:
+    for table in content["tables"]:
         scale = {"percent": 0.01, "fraction": 1.0}[table["unit"]]
         for row in table["rows"]:
             values = [value * scale for value in row.get("values", [])]
@@ -56,6 +60,7 @@ def load_published(path: Path = PUBLISHED) -> list[PublishedRow]:
                 PublishedRow(
                     **{key: row[key] for key in ("id", "method")},
                     **{key: table[key] for key in ("paper", "table", "dataset", "metric")},
+                    citation=content["papers"][table["paper"]]["citation"],
                     aus=tuple(table["aus"]),
                     values=dict(zip(names, values, strict=True)) if values else {},
                     mean=None if row["mean"] is None else row["mean"] * scale,
@@ -80,7 +85,7 @@ def differences(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
             `frame_set` and `folds`, the number of finished folds.
     """
     found = []
-    for fact in ("label_threshold", "camera", "frame_set", "folds"):
+    for fact in FACTS:
         published, ours = row.protocol[fact], facts.get(fact)
         if published is not None and published != ours:
             found.append(f"{fact.replace('_', ' ')}: {published} vs {'unknown' if ours is None else ours}")
@@ -92,10 +97,8 @@ def differences(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
 
 
 def unstated(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
-    """Protocol facts that the run states and the publication does not."""
-    return [
-        fact.replace("_", " ") for fact, value in row.protocol.items() if value is None and facts.get(fact) is not None
-    ]
+    """Facts that a comparison depends on, stated by the run and not by the publication."""
+    return [fact.replace("_", " ") for fact in FACTS if row.protocol[fact] is None and facts.get(fact) is not None]
 
 
 def _listed(aus: Any) -> str:

@@ -1,0 +1,339 @@
+"""The parts of the report: facts, protocols, comparison of runs, published numbers, figures."""
+
+import base64
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from callbacks import figures
+from experiments.evaluation import Evaluation, compare
+from experiments.ledgers import Experiment
+from experiments.protocols import PROTOCOLS, Protocol
+from experiments.published import PublishedRow, differences, load_published, unstated
+from experiments.summary import PERCENT, TITLES, interval_text, number_text
+from experiments.tables import Table
+from lightning_modules.common.metrics import known_pairs
+
+LOWER_IS_BETTER = {"mae", "mse"}
+HEADLINES = ("f1", "icc", "mae")
+PAIRED = ("dataset", "edition", "task", "label_threshold", "camera", "frame_set")  # equal, or runs are not compared
+COMPARED = ("f1", "auc", "icc", "mae")
+TSNE_AUS = (4, 10, 12, 24)  # the ones of RE-Net's Fig. 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file name (without ending) and caption."""
+
+    name: str
+    caption: str
+    png: bytes
+
+    @property
+    def base64(self) -> str:
+        """The image as the text of a data address."""
+        return base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An experiment read under a protocol: its evaluation, or why there is none."""
+
+    experiment: Experiment
+    protocol: Protocol
+    evaluation: Evaluation | None
+    remark: str
+
+
+def runs_section(summaries: Sequence[Mapping[str, Any]]) -> Section:
+    """The facts behind the numbers, one column a run."""
+    columns = [_facts(summary) for summary in summaries]
+    rows = [
+        [fact, *(str(column[fact]) if column[fact] not in (None, "") else "–" for column in columns)]
+        for fact in columns[0]
+        if any(column[fact] not in (None, "") for column in columns)
+    ]
+    return Section("Runs", tables=[Table("What was run", ["fact", *(s["name"] for s in summaries)], rows)])
+
+
+def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    facts = summary["facts"]
+    seeds = (f"P{fold} ({', '.join(map(str, numbers))})" for fold, numbers in summary["seeds"].items())
+    return {
+        "dataset": facts["dataset"],
+        "edition": facts["edition"],
+        "task": facts["task"],
+        "AUs": " ".join(map(str, summary["aus"])),
+        "positive from intensity": facts["label_threshold"],
+        "camera": facts["camera"],
+        "frame set": facts["frame_set"],
+        "model": facts["class"],
+        "backbone": facts["backbone"],
+        "parameters": facts["n_params"],
+        "initialisation": facts["initialisation"],
+        "selected on": facts["select_on"],
+        "finished folds (seeds)": ", ".join(seeds),
+        "unfinished": ", ".join(summary["incomplete"]),
+        "held-out subjects": " + ".join(map(str, summary["subjects"].values())),
+        "held-out frames": " + ".join(f"{n:,}" for n in summary["frames"].values()),
+        "precision": facts["precision"],
+        "commit": facts["commit"],
+        "licence of the data": facts["licence"],
+    }
+
+
+def protocol_section(readings: Sequence[Reading]) -> Section:
+    """One table a headline metric: runs by protocols."""
+    names = list(dict.fromkeys(reading.protocol.name for reading in readings))
+    by_run: dict[str, list[Reading]] = {}
+    for reading in readings:
+        by_run.setdefault(reading.experiment.name, []).append(reading)
+    tables = []
+    for metric in HEADLINES:
+        rows = []
+        for run, of_run in by_run.items():
+            cells = [_protocol_cell(reading, metric) for reading in of_run]
+            if any(cells):
+                facts = of_run[0].experiment.facts
+                start = [facts["initialisation"] or "unknown", facts["select_on"] or "unknown"]
+                rows.append([run, *start, *(cell or "not available" for cell in cells)])
+        if rows:
+            header = ["run", "initialisation", "selected on", *names]
+            tables.append(Table(f"Mean {TITLES[metric]} over AUs, by protocol, with 95 % interval", header, rows))
+    remarks: dict[str, list[str]] = {}
+    for reading in readings:
+        if reading.remark:
+            remarks.setdefault(f"{reading.protocol.name}: {reading.remark}", []).append(reading.experiment.name)
+    text = [f"{name}: {PROTOCOLS[name].text}" for name in names]
+    return Section("Protocols", text + [f"{remark} ({', '.join(runs)})." for remark, runs in remarks.items()], tables)
+
+
+def _protocol_cell(reading: Reading, metric: str) -> str | None:
+    if reading.evaluation is None or metric not in reading.evaluation.metrics:
+        return None
+    found = reading.evaluation.headline(metric, reading.protocol.aggregation)
+    return f"{number_text(metric, found.value[-1])} {interval_text(metric, found.low[-1], found.high[-1])}"
+
+
+def comparison_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
+    """Paired differences of every two runs."""
+    text = [
+        "Paired by subject: both runs are scored on the same resampled subjects. A tie is a difference whose 95 % "
+        "interval includes 0. Training variance is not in the interval; several seeds show it."
+    ]
+    tables = []
+    for (first, a), (second, b) in itertools.combinations(pairs, 2):
+        title = f"{first.name} minus {second.name}"
+        differing = [fact.replace("_", " ") for fact in PAIRED if first.facts[fact] != second.facts[fact]]
+        common = [metric for metric in COMPARED if metric in a.metrics and metric in b.metrics]
+        if a.subjects != b.subjects:
+            differing.append("held-out subjects")
+        if differing or not common:
+            text.append(f"{title}: not compared, they differ in {', '.join(differing)}.")
+            continue
+        found = {metric: compare(a, b, metric) for metric in common}
+        header = ["AU"]
+        for metric in common:
+            header += [f"{TITLES[metric]}", "95 % interval", "verdict"]
+        rows = []
+        for row, name in enumerate(found[common[0]].names):
+            cells = [name]
+            for metric, difference in found.items():
+                better = (difference.value[row] > 0) != (metric in LOWER_IS_BETTER)
+                verdict = "better" if better else "worse"
+                if math.isnan(difference.low[row]):
+                    verdict = "–"
+                elif difference.ties[row]:
+                    verdict = "tie"
+                cells += [
+                    number_text(metric, difference.value[row], signed=True),
+                    interval_text(metric, difference.low[row], difference.high[row], signed=True),
+                    verdict,
+                ]
+            rows.append(cells)
+        tables.append(Table(title, header, rows))
+    return Section("Comparison of the runs", text, tables)
+
+
+def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
+    """The runs beside the published rows of their dataset, with differences where they are comparable."""
+    by_table: dict[tuple[str, int, str], list[PublishedRow]] = {}
+    for row in load_published():
+        by_table.setdefault((row.paper, row.table, row.metric), []).append(row)
+    tables = []
+    for rows in by_table.values():
+        first = rows[0]
+        ours = [(e, v) for e, v in pairs if e.facts["dataset"] == first.dataset and first.metric in v.metrics]
+        if ours:
+            where = f"{first.citation}, table {first.table}, {TITLES[first.metric]} on {first.dataset}"
+            tables += [
+                _values(where, rows, ours),
+                _mean_differences(where, rows, ours),
+                _differences(where, rows, ours),
+            ]
+    if not tables:
+        return Section("Beside published numbers", ["There are no published rows for these datasets."])
+    text = [
+        "A difference is printed only where a run agrees with every fact that the publication states; otherwise the "
+        "differing facts are named, as published vs run. No published row has an interval, or says on which data "
+        "its epoch was chosen."
+    ]
+    return Section("Beside published numbers", text, [table for table in tables if table.rows])
+
+
+def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:
+    """All values, the runs first."""
+    metric, aus = rows[0].metric, rows[0].aus
+    names = [*(f"AU{au:02d}" for au in aus), "mean"]
+    lines, notes = [], []
+    for experiment, evaluation in ours:
+        values = dict(zip(evaluation.names, evaluation.headline(metric).value, strict=True))
+        if set(evaluation.aus) != set(aus):
+            del values["mean"]  # it is over other AUs than the column's
+        facts = [experiment.facts["initialisation"] or "unknown", experiment.facts["select_on"] or "unknown"]
+        lines.append([experiment.name, *(_published_text(metric, values.get(name)) for name in names), *facts])
+    for row in rows:
+        printed: dict[str, float | None] = {**row.values, "mean": row.mean}
+        cells = (_published_text(metric, printed.get(name)) for name in names)
+        lines.append([row.method, *cells, "not stated", "not stated"])
+        if row.recomputed is not None:
+            recomputed = _published_text(metric, row.recomputed)
+            notes.append(f"{row.method}: the printed values average {recomputed}, not the printed mean.")
+    for note in dict.fromkeys(row.notes for row in rows if row.notes):
+        about = [row.method for row in rows if row.notes == note]
+        notes.append(f"{note} ({', '.join(about)})." if len(about) < len(rows) else f"{note}.")
+    unit = ", percent" if metric in PERCENT else ""
+    return Table(f"{where}{unit}", ["method", *names, "initialisation", "selected on"], lines, notes)
+
+
+def _mean_differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:
+    """Run minus published mean, or why not."""
+    lines = []
+    unknown: dict[str, list[str]] = {}
+    for row in rows:
+        cells = []
+        for experiment, evaluation in ours:
+            facts = experiment.facts | {"aus": evaluation.aus}
+            found = evaluation.headline(row.metric)
+            if differing := differences(row, facts):
+                cells.append(f"not comparable ({'; '.join(differing)})")
+            elif row.mean is None:
+                cells.append("–")
+            else:
+                inside = " (inside the run's interval)" if found.low[-1] <= row.mean <= found.high[-1] else ""
+                cells.append(_published_text(row.metric, found.value[-1] - row.mean, signed=True) + inside)
+                for fact in unstated(row, facts):
+                    unknown.setdefault(fact, []).append(row.method)
+        lines.append([row.method, *cells])
+    notes = [f"{fact}: not stated for {', '.join(dict.fromkeys(methods))}." for fact, methods in unknown.items()]
+    header = ["method", *(f"{experiment.name} minus published" for experiment, _ in ours)]
+    return Table(f"{where}: difference of the mean", header, lines, notes)
+
+
+def _differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:
+    """Per AU, run minus the paper's own rows (`report.csv` has all)."""
+    lines = []
+    for row in rows:
+        for experiment, evaluation in ours:
+            if row.source or not row.values or differences(row, experiment.facts | {"aus": evaluation.aus}):
+                continue
+            values = dict(zip(evaluation.names, evaluation.headline(row.metric).value, strict=True))
+            delta = (values[name] - published for name, published in row.values.items())
+            cells = [_published_text(row.metric, value, signed=True) for value in delta]
+            lines.append([f"{experiment.name} minus {row.method}", *cells])
+    return Table(f"{where}: difference by AU", ["pair", *(f"AU{au:02d}" for au in rows[0].aus)], lines)
+
+
+def _published_text(metric: str, value: float | None, signed: bool = False) -> str:
+    """With the digits that papers print: percent with one, fractions with two."""
+    return number_text(metric, value, signed, digits=1 if metric in PERCENT else 2)
+
+
+# ------------------------------------------------------------------------------------------------------- the pictures
+
+
+def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
+    """The figures of one experiment; those whose data it lacks are left out."""
+    first = [next(run for run in experiment.runs if run.fold == fold) for fold in experiment.folds]
+    ledger = pd.concat([run.ledger() for run in first], ignore_index=True)
+    names, aus = evaluation.names[:-1], evaluation.aus
+    found: list[tuple[str, str, Figure]] = []
+
+    def column(values: np.ndarray) -> dict[str, float]:
+        return dict(zip(names, values.tolist(), strict=False))
+
+    if "f1" in evaluation.metrics:
+        f1 = evaluation.headline("f1")
+        prevalence = column(evaluation.positives / np.maximum(evaluation.known, 1))
+        limits = (column(f1.low), column(f1.high)) if evaluation.resamples else (None, None)
+        figure = figures.f1_against_prevalence(prevalence, column(f1.value), *limits)
+        found.append(("prevalence", "Mean F1 of the folds against prevalence.", figure))
+        pairs = {name: known_pairs(ledger, f"{name}_true", f"{name}_prob") for name in names}
+        caption = "Precision and recall over all held-out frames. Dot: threshold 0.5; dashed: prevalence."
+        found.append(("precision_recall", caption, figures.precision_recall(pairs)))
+        true = ledger[[f"{name}_true" for name in names]].to_numpy()
+        prob = ledger[[f"{name}_prob" for name in names]].to_numpy(np.float64)
+        caption = "How often the AU of the column is present when that of the row is."
+        found.append(("cooccurrence", caption, figures.cooccurrence(true, prob >= 0.5, aus)))
+        by_fold = dict(zip(names, evaluation.metrics["f1"].folds.T.tolist(), strict=False))
+        by_subject = dict(zip(names, evaluation.subject_f1.T.tolist(), strict=True))
+        caption = "F1 of single folds and of single held-out subjects that show the AU."
+        found.append(("subjects", caption, figures.distribution(by_fold, by_subject)))
+    if "icc" in evaluation.metrics:
+        values = [column(evaluation.headline(metric).value) for metric in ("icc", "mae", "all_zero_mae")]
+        caption = "Pooled ICC(3,1), and MAE beside that of always answering 0."
+        found.append(("intensity", caption, figures.intensity_bars(*values)))
+    curves = {run.path.name: table for run in experiment.runs if (table := run.curves()) is not None}
+    if curves:
+        monitor = "val/f1_mean" if "f1" in evaluation.metrics else "val/icc_mean"
+        found.append(("training", "Training loss and validation score.", figures.training_curves(curves, monitor)))
+    model = first[0].result.get("model") or {}
+    if "relation" in model:
+        title = f"AU relation, {model.get('relation_kind', '')} (fold {first[0].fold})"
+        figure = figures.relation_matrix(model["relation"], first[0].result["aus"], title)
+        found.append(("relation", "Relation matrix and its row sums, the denominators of RE-Net's Eq. 5.", figure))
+    features = first[0].features()
+    if features is not None and len(features["features"]) > 10:
+        found.append(
+            (
+                "tsne",
+                f"t-SNE of the features of held-out frames (fold {first[0].fold}), by AU. As in RE-Net's Fig. 3.",
+                _tsne(features),
+            )
+        )
+    return [Picture(f"{experiment.name}_{name}", caption, _png(figure)) for name, caption, figure in found]
+
+
+def _tsne(arrays: Mapping[str, np.ndarray]) -> Figure:
+    """Four AUs: those of the paper where there are, then the most frequent."""
+    aus, true, features = arrays["aus"].tolist(), arrays["true"], arrays["features"]
+    frequent = np.argsort(-(true == 1).sum(axis=0), kind="stable").tolist()
+    order = sorted(range(len(aus)), key=lambda i: (aus[i] not in TSNE_AUS, frequent.index(i)))
+    chosen = sorted(order[:4])
+    return figures.tsne(
+        features[:, chosen] if features.shape[1] > 1 else features, true[:, chosen], [aus[i] for i in chosen]
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    # Without the version of matplotlib in it, equal figures are equal files.
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()

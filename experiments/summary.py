@@ -1,0 +1,240 @@
+"""What the ledgers of one run name say, as plain values, and the tables that print it."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.evaluation import Evaluation, evaluate
+from experiments.ledgers import Experiment, load_experiment
+from experiments.tables import Table, to_text
+from lightning_modules.common.metrics import to_json
+
+PERCENT = {"f1", "accuracy", "prevalence", "all_positive_f1", "all_negative_accuracy"}
+TITLES = {
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "auc": "ROC-AUC",
+    "ap": "average precision",
+    "icc": "ICC(3,1)",
+    "mae": "MAE",
+    "mse": "MSE",
+    "pcc": "PCC",
+}
+
+
+def summarize(run_dir: Path, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Everything that the ledgers of `runs/<name>` say at threshold 0.5, as plain JSON values (null = undefined).
+
+    Returns:
+        `name`, the facts of the runs, and `Evaluation.to_dict`: per metric fold values, mean of folds and pooled.
+
+    Raises:
+        DataError: Nothing finished is there, or a file is missing or damaged.
+    """
+    experiment = load_experiment(Path(run_dir))
+    return summary_of(experiment, evaluate(experiment, resamples=resamples, seed=seed))
+
+
+def summary_of(experiment: Experiment, evaluation: Evaluation) -> dict[str, Any]:
+    """The summary of an evaluation at threshold 0.5."""
+    raw: list[dict[str, Any]] = [run.result.get("metrics_without_recalibration") or {} for run in experiment.runs]
+    return to_json(
+        {
+            "name": experiment.name,
+            "facts": experiment.facts,
+            "seeds": {fold: [run.seed for run in experiment.runs if run.fold == fold] for fold in experiment.folds},
+            "incomplete": experiment.incomplete,
+            "without_recalibration": {
+                metric: float(np.mean([scores[metric] for scores in raw]))
+                for metric in ("f1_mean", "icc_mean")
+                if all(scores.get(metric) is not None for scores in raw)
+            },
+            **evaluation.to_dict(),
+        }
+    )
+
+
+def print_table(summary: Mapping[str, Any]) -> None:
+    """Print the per-AU tables of a summary."""
+    for table in main_tables(summary):
+        print(f"\n{to_text(table)}")
+
+
+def main_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The per-AU tables of a summary: F1 and what stands beside it, or ICC and MAE, and the further metrics."""
+    metrics = summary["metrics"]
+    tables = []
+    if "f1" in metrics:
+        tables.append(_f1_table(summary))
+    if "icc" in metrics:
+        tables.append(_icc_table(summary))
+    return tables
+
+
+def further_table(summary: Mapping[str, Any]) -> Table:
+    """The metrics that the main tables leave out."""
+    chosen = [metric for metric in ("auc", "ap", "accuracy", "mse", "pcc") if metric in summary["metrics"]]
+    header = ["AU"]
+    for metric in chosen:
+        header += [TITLES[metric]] + ["95 % interval"] * (metric != "ap")
+    if "all_negative_accuracy" in summary["metrics"]:
+        header.append("all-negative accuracy")
+    header += ["frames with the AU", "known frames"]
+    rows = []
+    for name in _names(summary):
+        row = [name]
+        for metric in chosen:
+            row.append(_value(summary, metric, name))
+            row += [_interval(summary, metric, name)] * (metric != "ap")
+        if "all_negative_accuracy" in summary["metrics"]:
+            row.append(_value(summary, "all_negative_accuracy", name))
+        row += [f"{summary[count][name]:,}" if name in summary[count] else "" for count in ("positives", "known")]
+        rows.append(row)
+    return Table(f"{summary['name']}: further metrics, mean of folds", header, rows)
+
+
+def _f1_table(summary: Mapping[str, Any]) -> Table:
+    header = ["AU", *_fold_heads(summary), "mean of folds", "95 % interval", "folds", "pooled", "ROC-AUC", "prevalence"]
+    rows = []
+    for name in _names(summary):
+        rows.append(
+            [
+                name,
+                *_fold_values(summary, "f1", name),
+                _value(summary, "f1", name),
+                _interval(summary, "f1", name),
+                f"{summary['metrics']['f1']['defined_folds'][name]}/{len(summary['folds'])}",
+                _value(summary, "f1", name, "pooled"),
+                _value(summary, "auc", name),
+                number_text("prevalence", summary["prevalence"][name]),
+                _value(summary, "all_positive_f1", name),
+            ]
+        )
+    return Table(
+        f"{summary['name']}: F1 in percent at threshold 0.5{_stamp(summary)}",
+        [*header, "all-positive F1"],
+        rows,
+        _notes(summary, "f1"),
+    )
+
+
+def _icc_table(summary: Mapping[str, Any]) -> Table:
+    header = ["AU", *_fold_heads(summary), "pooled ICC", "95 % interval", "mean of folds", "MAE", "95 % interval"]
+    rows = [
+        [
+            name,
+            *_fold_values(summary, "icc", name),
+            _value(summary, "icc", name, "pooled"),
+            _interval(summary, "icc", name),
+            _value(summary, "icc", name, "fold_mean"),
+            _value(summary, "mae", name),
+            _interval(summary, "mae", name),
+            _value(summary, "all_zero_mae", name),
+        ]
+        for name in _names(summary)
+    ]
+    return Table(
+        f"{summary['name']}: ICC(3,1) and MAE{_stamp(summary)}",
+        [*header, "all-zero MAE"],
+        rows,
+        _notes(summary, "icc"),
+    )
+
+
+def _notes(summary: Mapping[str, Any], metric: str) -> list[str]:
+    scores = summary["metrics"][metric]
+    notes = []
+    facts = summary["facts"]
+    resampled = summary["bootstrap"]["resamples"]
+    if resampled:
+        notes.append(
+            f"Interval: {resampled} resamples of the held-out subjects within folds (seed "
+            f"{summary['bootstrap']['seed']}). It holds the networks fixed: training variance is not in it."
+        )
+    else:
+        notes.append("No interval: a fold has a single held-out subject, or no resamples were asked for.")
+    if several := [fold for fold, seeds in summary["seeds"].items() if len(seeds) > 1]:
+        spread = scores["fold_mean"]["mean"]["seed_sd"]
+        counts = ", ".join(f"P{fold}: {len(summary['seeds'][fold])}" for fold in several)
+        overall = "" if spread is None else f"; of the mean of folds it is {number_text(metric, spread)}"
+        notes.append(f"Fold values are means over seeds ({counts}) ± their standard deviation{overall}.")
+    undefined = [name for name in _names(summary) if scores["defined_folds"][name] == 0]
+    partly = [
+        f"{name} ({scores['defined_folds'][name]} of {len(summary['folds'])})"
+        for name in _names(summary)[:-1]
+        if 0 < scores["defined_folds"][name] < len(summary["folds"])
+    ]
+    if undefined:
+        notes.append(f"Without positives in every fold, so outside the mean: {', '.join(undefined)}.")
+    if partly:
+        notes.append(f"Defined in some folds only, mean over those: {', '.join(partly)}.")
+    lost = scores[scores["headline"]]
+    if names := [f"{name} {lost[name]['lost']}" for name in _names(summary)[:-1] if lost[name]["lost"]]:
+        notes.append(f"Resamples in which a fold lost all positives: {', '.join(names)}.")
+    if facts["select_on"] == "test":
+        notes.append("The epoch was chosen on the scored fold: these numbers are optimistic.")
+    for name, value in summary["without_recalibration"].items():
+        if name == f"{metric}_mean":
+            notes.append(
+                f"Without recalibrated batch statistics: {number_text(metric, value)} (mean over folds and AUs)."
+            )
+    if summary["incomplete"]:
+        notes.append(f"Unfinished and left out: {', '.join(summary['incomplete'])}.")
+    return notes
+
+
+def _stamp(summary: Mapping[str, Any]) -> str:
+    facts = summary["facts"]
+    edition = f" ({facts['edition']})" if facts["edition"] not in (None, "published") else ""
+    return (
+        f" · {facts['dataset']}{edition} · initialisation: {facts['initialisation'] or 'unknown'}"
+        f" · selected on: {facts['select_on'] or 'unknown'}"
+    )
+
+
+def _names(summary: Mapping[str, Any]) -> list[str]:
+    return [*(f"AU{au:02d}" for au in summary["aus"]), "mean"]
+
+
+def _fold_heads(summary: Mapping[str, Any]) -> list[str]:
+    return [f"holdout-P{fold}" for fold in summary["folds"]]
+
+
+def _fold_values(summary: Mapping[str, Any], metric: str, name: str) -> list[str]:
+    scores = summary["metrics"][metric]
+    cells = []
+    for fold in map(str, summary["folds"]):
+        spread = scores["fold_sd"][fold][name]
+        cells.append(
+            number_text(metric, scores["folds"][fold][name]) + (f" ± {number_text(metric, spread)}" if spread else "")
+        )
+    return cells
+
+
+def _value(summary: Mapping[str, Any], metric: str, name: str, aggregation: str | None = None) -> str:
+    scores = summary["metrics"][metric]
+    return number_text(metric, scores[aggregation or scores["headline"]][name]["value"])
+
+
+def _interval(summary: Mapping[str, Any], metric: str, name: str) -> str:
+    scores = summary["metrics"][metric]
+    cell = scores[scores["headline"]][name]
+    return interval_text(metric, cell["low"], cell["high"])
+
+
+def number_text(metric: str, value: float | None, signed: bool = False, digits: int | None = None) -> str:
+    """A number as the field prints it: percent with one decimal, or a fraction with three."""
+    if value is None or math.isnan(value):
+        return "–"
+    scale, places = (100, 1) if metric in PERCENT else (1, 3)
+    return f"{scale * value:{'+' if signed else ''}.{places if digits is None else digits}f}"
+
+
+def interval_text(metric: str, low: float | None, high: float | None, signed: bool = False) -> str:
+    """`[low, high]` in the unit of `number_text`."""
+    if low is None or high is None or math.isnan(low):
+        return "–"
+    return f"[{number_text(metric, low, signed)}, {number_text(metric, high, signed)}]"
