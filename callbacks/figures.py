@@ -171,7 +171,7 @@ def relation_matrix(relation: ArrayLike, aus: Sequence[int], title: str = "AU re
 
 
 @styled
-def tsne(features: ArrayLike, true: ArrayLike, aus: Sequence[int], points: int = 600, seed: int = 0) -> Figure:
+def tsne(features: ArrayLike, true: ArrayLike, aus: Sequence[int], points: int = 400, seed: int = 0) -> Figure:
     """t-SNE of the features of single AUs, coloured by that AU's label (Yang & Yin 2020, Fig. 3).
 
     Args:
@@ -195,7 +195,7 @@ def tsne(features: ArrayLike, true: ArrayLike, aus: Sequence[int], points: int =
             if of_au.shape[1] > 50:
                 of_au = PCA(min(50, *of_au.shape), random_state=seed).fit_transform(of_au)
             perplexity = min(30, max(1, (len(of_au) - 1) / 3))
-            place = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(of_au)
+            place = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=seed).fit_transform(of_au)
         for value, colour, label in ((-1, "#DDDDDD", "unknown"), (0, BLUE, "absent"), (1, ORANGE, "present")):
             rows = true[:, column] == value
             if rows.any():

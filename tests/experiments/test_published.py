@@ -9,7 +9,6 @@ import pytest
 
 from experiments.published import PublishedRow, differences, load_published, unstated
 
-PAPERS = Path(__file__).parents[3] / "shared" / "papers"
 ROWS = load_published()
 BY_ID = {row.id: row for row in ROWS}
 FACTS = {
@@ -46,11 +45,9 @@ def test_claims_of_the_text() -> None:
     assert BY_ID["renet_t5_mae_renet"].values["AU05"] == pytest.approx(0.02)
 
 
-def test_rows_stand_in_the_paper() -> None:
-    text = PAPERS / "renet.txt"
-    if not text.exists():
-        pytest.skip(f"{text} is not here: the paper's text is not part of the repository")
-    plain = re.sub(r"(\d\.\d+)\.", r"\1", re.sub(r"[\[\]*]|</?b>", "", text.read_text()))
+def test_rows_stand_in_the_paper(shared: Path) -> None:
+    text = (shared / "papers" / "renet.txt").read_text()
+    plain = re.sub(r"(\d\.\d+)\.", r"\1", re.sub(r"[\[\]*]|</?b>", "", text))
     for row in (row for row in ROWS if row.paper == "renet" and row.values):
         cells = [f"{100 * v:.1f}" if row.metric == "f1" else f"{v:.2f}" for v in [*row.values.values(), row.mean]]
         assert "\t".join(cells) in plain, row.id
