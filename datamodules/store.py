@@ -11,6 +11,7 @@ import json
 import os
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
 from enum import IntFlag
 from functools import cached_property
 from pathlib import Path
@@ -213,18 +214,22 @@ class FrameStore:
         return np.concatenate([[0], np.flatnonzero(change) + 1, [len(self)]])
 
     def _read(self, column: str) -> np.ndarray:
-        return self._table(column).to_numpy()
+        return np.concatenate([np.from_dlpack(values) for values in self._batches(column)])
 
     def _read_names(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        encoded = self._table(column).combine_chunks()
-        names, order = np.unique(np.array(encoded.dictionary.to_pylist(), dtype=object), return_inverse=True)
-        return names, order.astype(np.int32)[encoded.indices.to_numpy()]
+        batches = list(self._batches(column))
+        names = np.unique(np.concatenate([np.array(values.dictionary.to_pylist(), object) for values in batches]))
+        codes = [
+            np.searchsorted(names, values.dictionary.to_pylist()).astype(np.int32)[np.from_dlpack(values.indices)]
+            for values in batches
+        ]
+        return names, np.concatenate(codes)
 
-    def _table(self, column: str) -> Any:
-        # One thread and no read-ahead: this may run in a forked DataLoader worker.
-        return pq.read_table(self.root / INDEX, columns=[column], use_threads=False, pre_buffer=False)[
-            column
-        ].unify_dictionaries()
+    def _batches(self, column: str) -> Iterator[Any]:
+        # Neither read_table (loads Arrow's dataset library) nor to_numpy (pandas); no threads: this may be a forked worker.
+        with pq.ParquetFile(self.root / INDEX, pre_buffer=False) as index:
+            for batch in index.iter_batches(1 << 16, columns=[column], use_threads=False):
+                yield batch.column(0)
 
     def _shard_path(self, i: int) -> Path:
         return self.root / SHARDS / self.shards[self.shard_code[i]]

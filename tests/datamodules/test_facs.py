@@ -23,7 +23,7 @@ def test_mirror_order_agrees_with_the_published_49_points() -> None:
 
 def test_mirror_order_is_its_own_inverse_and_fixes_the_midline() -> None:
     np.testing.assert_array_equal(FLIP_68[FLIP_68], np.arange(68))
-    assert np.flatnonzero(FLIP_68 == np.arange(68)).tolist() == [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
+    assert np.flatnonzero(np.arange(68) == FLIP_68).tolist() == [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 
 
 def test_every_coded_action_unit_is_described() -> None:

@@ -1,5 +1,4 @@
 import json
-import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,16 +119,20 @@ def test_opening_reads_nothing(tmp_path: Path) -> None:
     assert FrameStore(tmp_path / "not there").root.name == "not there"
 
 
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 def test_descriptors_are_few_and_given_back(store: FrameStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_OPEN_SHARDS", 1)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     copy = FrameStore(store.root)
     for row in (0, 9, 1, 8):  # to and fro between two shards
         copy.read(row)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert descriptors() == before + 1
     del copy
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_an_unknown_label_is_named_with_the_choice(store: FrameStore) -> None:
