@@ -86,15 +86,21 @@ def prepare(
     source = _digest(*sources.values())
     work = out.with_name(f".{out.name}.partial")
     if out.exists():
-        FrameStore.check_root(out)
+        try:
+            FrameStore.check_root(out)
+        except DataError as error:
+            raise DataError(str(error), f"choose another --out, or delete {out}") from error
         _check_same(FrameStore(out).manifest, {**identity, "raw": source}, out)
         shutil.rmtree(work, ignore_errors=True)  # left behind by a kill after the rename
         return out
 
     raw.check()
     store = work / "store"
-    (store / SHARDS).mkdir(parents=True, exist_ok=True)
-    (work / "parts").mkdir(exist_ok=True)
+    try:
+        (store / SHARDS).mkdir(parents=True, exist_ok=True)
+        (work / "parts").mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{work} cannot be made: {error.strerror}", "choose another --out") from error
     try:
         with filelock.FileLock(work / "lock", timeout=0):
             settings = work / "settings.json"

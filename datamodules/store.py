@@ -226,7 +226,7 @@ class FrameStore:
         return names, np.concatenate(codes)
 
     def _batches(self, column: str) -> Iterator[Any]:
-        # Neither read_table (loads Arrow's dataset library) nor to_numpy (pandas); no threads: this may be a forked worker.
+        # read_table would load Arrow's dataset library, to_numpy pandas; threads may not outlive a fork into a worker.
         with pq.ParquetFile(self.root / INDEX, pre_buffer=False) as index:
             for batch in index.iter_batches(1 << 16, columns=[column], use_threads=False):
                 yield batch.column(0)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from datamodules.store import FrameStore
+from experiments import prepare
+from experiments.terminal import exit_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,10 +50,18 @@ def test_synthetic_faces_without_a_raw_folder(tmp_path: Path) -> None:
         (("synth_facs", "--raw", "data", "--out", "{tmp}/out"), "data"),
     ],
 )
-def test_what_cannot_start_says_so_in_two_lines(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
-    refused = run("prepare.py", *(word.format(tmp=tmp_path) for word in words))
-    assert refused.returncode == 2
-    what, remedy = refused.stderr.splitlines()
+def test_what_cannot_start_says_so_in_two_lines(
+    tmp_path: Path,
+    words: tuple[str, ...],
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare.py", *(word.format(tmp=tmp_path) for word in words)])
+    with pytest.raises(SystemExit) as ended:
+        exit_with(prepare.main)
+    assert ended.value.code == 2
+    what, remedy = capsys.readouterr().err.splitlines()
     assert named in what
     assert remedy.startswith("remedy: ")
     assert list(tmp_path.iterdir()) == []
