@@ -44,19 +44,13 @@ _POSITIVE_LEVELS = np.sum(list(_DISFA_LEVELS.values()), axis=0) / np.sum(list(_D
 _BALANCED_LEVELS = np.array([0.15, 0.25, 0.30, 0.20, 0.10])
 
 # Signs: Zhao et al., "Joint Patch and Multi-label Learning", CVPR 2015; upper face and mouth opening added from FACS.
-_POSITIVE = {
-    (1, 2): 0.7,
-    (6, 7): 0.5,
-    (6, 10): 0.4,
-    (7, 10): 0.4,
-    (6, 12): 0.6,
-    (7, 12): 0.35,
-    (10, 12): 0.4,
-    (17, 24): 0.4,
-}
-_POSITIVE |= {(25, 26): 0.5, (4, 7): 0.3, (4, 9): 0.3, (1, 5): 0.3, (2, 5): 0.3, (15, 17): 0.4, (12, 25): 0.3}
-_NEGATIVE = ((1, 6), (1, 7), (2, 6), (2, 7), (10, 17), (10, 23), (10, 24), (12, 15), (12, 17), (12, 23), (12, 24))
-_NEGATIVE += ((15, 23), (15, 24), (23, 24))
+_POSITIVE = {(1, 2): 0.7, (6, 7): 0.5, (6, 10): 0.4, (6, 12): 0.6, (7, 10): 0.4, (7, 12): 0.35, (10, 12): 0.4}
+_POSITIVE |= {(17, 24): 0.4, (25, 26): 0.5, (4, 7): 0.3, (4, 9): 0.3, (1, 5): 0.3, (2, 5): 0.3, (15, 17): 0.4}
+_POSITIVE |= {(12, 25): 0.3}
+_NEGATIVE: tuple[tuple[int, int], ...] = (
+    *((1, 6), (1, 7), (2, 6), (2, 7), (10, 17), (10, 23), (10, 24)),
+    *((12, 15), (12, 17), (12, 23), (12, 24), (15, 23), (15, 24), (23, 24)),
+)
 # Lips cannot be pressed together and apart, nor pressed and stretched.
 EXCLUSIVE: tuple[tuple[int, int], ...] = ((24, 25), (24, 26), (20, 24))
 
@@ -89,10 +83,10 @@ def _mixing(independent: bool) -> np.ndarray:
     correlation = np.eye(len(SYNTH_AUS))
     if not independent:
         pairs = dict.fromkeys(_NEGATIVE, -0.3) | dict.fromkeys(EXCLUSIVE, -0.6) | _POSITIVE
-        for (a, b), value in pairs.items():
-            correlation[COLUMN[a], COLUMN[b]] = correlation[COLUMN[b], COLUMN[a]] = value
-    value, vector = np.linalg.eigh(correlation)
-    factor = vector * np.sqrt(np.clip(value, 1e-6, None))  # nearest matrix without negative eigenvalues
+        for (a, b), strength in pairs.items():
+            correlation[COLUMN[a], COLUMN[b]] = correlation[COLUMN[b], COLUMN[a]] = strength
+    values, vectors = np.linalg.eigh(correlation)
+    factor = vectors * np.sqrt(np.clip(values, 1e-6, None))  # nearest matrix without negative eigenvalues
     return factor / np.linalg.norm(factor, axis=1, keepdims=True)
 
 

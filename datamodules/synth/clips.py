@@ -93,7 +93,7 @@ class Clip:
         pose = self._face.identity.head + sway[:3] * (7.0, 4.5, 3.0)
         occluder, rng = _occluder(*self._key, time)
         if occluder == "turn":
-            pose = pose + (rng.choice([-1, 1]) * 24.0, 0.0, 0.0)
+            pose = pose + np.array([rng.choice([-1, 1]) * 24.0, 0, 0])
         drift = 0.1 * wander(*self._key, Purpose.DRIFT, time, 6.0, 2)
         return self._draw(
             intensity=dict(zip(SYNTH_AUS, coded.tolist(), strict=True)),
@@ -149,7 +149,7 @@ class Clip:
         picture = face.draw(strength, distractors, points, turn.T @ direction * strong, ambient)
 
         scale = self._work / WIDTH * scene.zoom
-        camera = Camera(face, turn, scale, (self._work - 1) / 2 + scale * (shift + (0.0, 0.08)), self._work)
+        camera = Camera(face, turn, scale, (self._work - 1) / 2 + scale * (shift + np.array([0, 0.08])), self._work)
         seen = camera.take(picture)
         image = behind(scene, face, camera)
         image += seen[..., 3:] * (seen[..., :3] - image)

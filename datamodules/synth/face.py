@@ -16,6 +16,7 @@ from datamodules.synth.streams import Purpose, stream
 
 _EXTENT, _LEFT, _TOP = 2.8, -1.4, -1.5  # the square of face coordinates that is drawn
 _COARSE = 36  # cells a side of the grid on which landmark motion spreads over the skin
+_DOWN = np.array([0.0, 1.0])
 _TRACE = 0.02  # strength below which nothing is drawn
 _LASTING = {1: 0.15, 2: 0.15, 4: 0.15, 10: 0.5, 12: 0.5}  # AUs whose wrinkles age leaves in the resting face
 _SUBPIXEL = 4  # fractional bits of cv2's polygon coordinates
@@ -100,6 +101,18 @@ class Grid:
         """Lay a colour (3,) over ``image`` (side, side, 3) inside the outline."""
         where, coverage = self.patch(outline, softness)
         image[where] += opacity * coverage * (colour.astype(np.float32) - image[where])
+
+    def band(
+        self,
+        image: np.ndarray,
+        upper: np.ndarray,
+        lower: np.ndarray,
+        colour: np.ndarray,
+        opacity: float = 1.0,
+        softness: float = 0.0,
+    ) -> None:
+        """`paint` between two curves that run the same way."""
+        self.paint(image, np.vstack([upper, lower[::-1]]), colour, opacity, softness)
 
 
 @cache
@@ -336,7 +349,7 @@ class Face:
     def _fold(
         self, relief: np.ndarray, strength: np.ndarray, points: np.ndarray, distractors: Distractors
     ) -> np.ndarray:
-        """Raise bulges and sink creases in ``relief``; returns (side, side) float32 how deep a crease each pixel is in."""
+        """Raise bulges and sink creases in ``relief``; returns (side, side) float32 crease depth."""
         g, who = self.grid, self.identity
         fine, broad = np.zeros((2, g.side, g.side), np.uint8)
 
@@ -375,23 +388,20 @@ class Face:
         who = self.identity
         for brow in (points[17:22], points[22:27][::-1]):
             line = curve(brow)
-            taper = who.brow_width * np.linspace(0.45, 1.25, len(line))
-            normal = np.stack([np.zeros(len(line)), np.ones(len(line))], axis=1) * taper[:, None]
-            self.grid.paint(
-                albedo, np.vstack([line - normal, (line + normal)[::-1]]), np.square(who.brow), who.brow_density, 0.012
-            )
+            half = who.brow_width * np.linspace(0.45, 1.25, len(line))[:, None] * _DOWN
+            self.grid.band(albedo, line - half, line + half, np.square(who.brow), who.brow_density, 0.012)
 
     def _lips(self, albedo: np.ndarray, relief: np.ndarray, strength: np.ndarray, points: np.ndarray) -> None:
         """Red parts and their relief. AU23 rolls the red inwards while the lips' outline stays where it is."""
         g, who = self.grid, self.identity
         tight = strength[:, COLUMN[23]].mean()
-        colour = np.square(who.lip) * (1 - 0.2 * tight)
+        colour = np.square(who.lip) + 0.5 * min(tight, 1.0) * (np.square(who.skin) * 0.85 - np.square(who.lip))
         upper = np.vstack([points[48:55], points[64:59:-1]])
         lower = np.vstack([points[54:60], points[48:49], points[60:61], points[67:64:-1], points[64:65]])
         seam = points[60:68, 1].mean()
         for outline in (upper, lower):
             red = outline.copy()
-            red[:, 1] += 0.45 * min(tight, 1.0) * (seam - red[:, 1]) * (np.abs(red[:, 1] - seam) > 0.02)
+            red[:, 1] += 0.6 * min(tight, 1.0) * (seam - red[:, 1]) * (np.abs(red[:, 1] - seam) > 0.02)
             g.paint(albedo, red, colour, 0.85, 0.008)
         for outer, inner, amount in ((points[51], points[62], 0.024), (points[57], points[66], 0.034)):
             middle = (outer + inner) / 2
@@ -428,51 +438,27 @@ class Face:
                 disc = np.clip((size - radius) * g.scale + 0.5, 0, 1)[..., None]
                 ball = ball + disc * (colour - ball)
             lid_shadow = np.clip((y - upper[:, 1].min()) / 0.05, 0.35, 1)[..., None]
-            glint = np.clip((0.014 - np.hypot(x - pupil[0] - 0.02, y - pupil[1] + 0.022)) * g.scale + 0.5, 0, 1)[
-                ..., None
-            ]
+            spark = np.hypot(x - pupil[0] - 0.02, y - pupil[1] + 0.022)
+            glint = np.clip((0.014 - spark) * g.scale + 0.5, 0, 1)[..., None]
             ball = ball * lid_shadow * level + 0.9 * glint
             lit[where] += opening * (ball.astype(np.float32) - lit[where])
-            lash = np.vstack([upper - (0, 0.016), upper[::-1] + (0, 0.006)])
-            g.paint(lit, lash, np.square(who.brow) * 0.5 * level, 0.8, 0.006)
-            g.paint(
-                lit,
-                np.vstack([lower - (0, 0.002), lower[::-1] + (0, 0.008)]),
-                np.square(who.skin) * 0.35 * level,
-                0.5,
-                0.006,
-            )
+            lash, rim = np.square(who.brow) * 0.5 * level, np.square(who.skin) * 0.35 * level
+            g.band(lit, upper - 0.016 * _DOWN, upper + 0.006 * _DOWN, lash, 0.8, 0.006)
+            g.band(lit, lower - 0.002 * _DOWN, lower + 0.008 * _DOWN, rim, 0.5, 0.006)
 
     def _mouth(self, lit: np.ndarray, points: np.ndarray, level: float) -> None:
         g, who = self.grid, self.identity
         upper = curve(points[60:65])
         lower = curve(np.vstack([points[64:68], points[60:61]]))[::-1]
-        gap = np.maximum(lower - upper, 0) * (0, 1)
-        g.paint(
-            lit,
-            np.vstack([upper - (0, 0.006), (upper + gap)[::-1] + (0, 0.006)]),
-            np.array([0.05, 0.012, 0.01]) * level,
-            0.9,
-        )
+        gap = np.maximum(lower - upper, 0) * _DOWN
+        dark, teeth, tongue = level * np.array([(0.05, 0.012, 0.01), (0.62, 0.58, 0.5), (0.28, 0.07, 0.07)])
+        g.band(lit, upper - 0.006 * _DOWN, upper + gap + 0.006 * _DOWN, dark, 0.9)
         opening = gap[:, 1].max()
         if opening > 0.02:
-            teeth = upper + np.minimum(gap, 0.075) * (0, 0.8)
-            g.paint(
-                lit,
-                np.vstack([upper[4:-4], teeth[4:-4][::-1]]),
-                np.array([0.62, 0.58, 0.5]) * level,
-                min(1.0, opening / 0.06),
-                0.005,
-            )
-            if opening > 0.11:
-                tongue = upper + gap * 0.72
-                g.paint(
-                    lit,
-                    np.vstack([tongue[6:-6], (upper + gap * 0.98)[6:-6][::-1]]),
-                    np.array([0.28, 0.07, 0.07]) * level,
-                    0.8,
-                    0.01,
-                )
+            edge = upper + np.minimum(0.8 * gap, 0.06)
+            g.band(lit, upper[4:-4], edge[4:-4], teeth, min(1.0, opening / 0.06), 0.005)
+        if opening > 0.11:
+            g.band(lit, (upper + 0.72 * gap)[6:-6], (upper + 0.98 * gap)[6:-6], tongue, 0.8, 0.01)
         angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
         for nostril, sign in ((points[32], -1), (points[34], 1)):
             hole = nostril + (sign * 0.012, -0.018) + np.stack([0.034 * np.cos(angle), 0.014 * np.sin(angle)], axis=1)

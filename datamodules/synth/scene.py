@@ -59,7 +59,7 @@ def draw_scene(seed: int, subject: int, size: int, skin: np.ndarray) -> Scene:
 
 
 def rotation(pose: np.ndarray) -> np.ndarray:
-    """(3,) yaw, pitch, roll in degrees -> (3, 3) rotation; yaw turns to the right of the picture, pitch up, roll clockwise."""
+    """(3,) yaw (to the right of the picture), pitch (up), roll (clockwise) in degrees -> (3, 3) rotation."""
     yaw, pitch, roll = np.radians(pose)
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
