@@ -138,15 +138,13 @@ def training_curves(runs: Mapping[str, pd.DataFrame], monitor: str) -> Figure:
     panels = figure.subplots(1, 2)
     for axes, column in zip(panels, ("train/loss", monitor), strict=True):
         for label, metrics in runs.items():
-            # Lightning appends a suffix where a value is logged both by step and by epoch.
-            name = f"{column}_epoch" if f"{column}_epoch" in metrics else column
-            if name in metrics:
-                by_epoch = metrics.groupby("epoch")[name].mean().dropna()
+            if column in metrics:
+                by_epoch = metrics.groupby("epoch")[column].mean().dropna()
                 axes.plot(by_epoch.index, by_epoch.to_numpy(), marker=".", label=label)
         axes.set(xlabel="epoch", title=column)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    if runs:
-        panels[-1].legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     return figure
 
 

@@ -1,0 +1,146 @@
+"""What the figures show, read back from their artists."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from callbacks import figures
+
+RNG = np.random.default_rng(0)
+AUS = [1, 12, 25]
+NAMES = ["AU01", "AU12", "AU25"]
+
+
+def texts(figure: Figure) -> set[str]:
+    return {text.get_text() for axes in figure.axes for text in axes.texts}
+
+
+def saved(figure: Figure) -> bytes:
+    """Drawing is where layouts and fonts fail, and warnings are errors."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_f1_against_prevalence_draws_the_all_positive_curve_and_every_defined_au() -> None:
+    prevalence = {"AU01": 0.1, "AU12": 0.4, "AU25": 0.0}
+    f1 = {"AU01": 0.5, "AU12": 0.6, "AU25": np.nan}
+    figure = figures.f1_against_prevalence(prevalence, f1, {"AU01": 0.4, "AU12": 0.5}, {"AU01": 0.6, "AU12": 0.7})
+    saved(figure)
+    (axes,) = figure.axes
+    p, curve = axes.lines[0].get_data()
+    assert curve == pytest.approx(2 * p / (1 + p))
+    assert axes.collections[-1].get_offsets().tolist() == [[0.1, 0.5], [0.4, 0.6]]
+    assert texts(figure) == {"AU01", "AU12"}
+
+
+def test_f1_against_prevalence_of_nothing_is_empty_not_an_error() -> None:
+    saved(figures.f1_against_prevalence({"AU01": 0.0}, {"AU01": np.nan}))
+
+
+def test_names_of_near_points_stay_apart() -> None:
+    figure = figures.f1_against_prevalence({"AU01": 0.2, "AU12": 0.201}, {"AU01": 0.5, "AU12": 0.501})
+    places = {text.get_position() for text in figure.axes[0].texts}
+    assert len(places) == 2
+
+
+def test_precision_recall_ends_at_the_prevalence_and_marks_one_half() -> None:
+    true, prob = np.array([1, 0, 1, 0]), np.array([0.9, 0.6, 0.4, 0.2])
+    figure = figures.precision_recall({"AU01": (true, prob), "AU12": (np.zeros(4, int), prob)})
+    saved(figure)
+    first, second = figure.axes
+    recall, precision = first.lines[0].get_data()
+    assert (recall[-1], precision[-1]) == (1, 0.5)
+    assert [float(x[0]) for x in first.lines[2].get_data()] == [0.5, 0.5]  # at 0.5: one hit, one false alarm
+    assert "no positives" in texts(figure)
+    assert not second.lines
+
+
+def test_cooccurrence_is_conditional_on_known_labels() -> None:
+    true = np.array([[1, 1], [1, 0], [0, 1], [1, -1]])
+    called = np.array([[1, 1], [1, 1], [0, 0], [0, 1]], dtype=bool)
+    figure = figures.cooccurrence(true, called, [1, 2])
+    saved(figure)
+    labels, predictions, difference = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[:3])
+    # Of the frames with AU1 and a known AU2 one in two has AU2; of those with AU2 (known AU1) one in two has AU1.
+    assert labels == pytest.approx(np.array([[1, 0.5], [0.5, 1]]))
+    assert predictions == pytest.approx(np.array([[1, 1], [1, 1]]))
+    assert difference == pytest.approx(predictions - labels)
+
+
+def test_cooccurrence_of_an_absent_au_is_blank() -> None:
+    figure = figures.cooccurrence(np.array([[0, 1], [0, 1]]), np.zeros((2, 2), bool), [1, 2])
+    saved(figure)
+    assert np.isnan(np.asarray(figure.axes[0].images[0].get_array())[0]).all()
+
+
+def test_training_curves_read_lightnings_sparse_rows() -> None:
+    table = pd.DataFrame(
+        {"epoch": [0, 0, 1, 1], "train/loss": [2.0, np.nan, 1.0, np.nan], "val/f1_mean": [np.nan, 0.2, np.nan, 0.3]}
+    )
+    figure = figures.training_curves({"fold1": table, "fold2": table.drop(columns="val/f1_mean")}, "val/f1_mean")
+    saved(figure)
+    loss, score = figure.axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[2, 1], [2, 1]]
+    assert [line.get_ydata().tolist() for line in score.lines] == [[0.2, 0.3]]
+
+
+def test_training_curves_of_a_run_without_validation() -> None:
+    saved(figures.training_curves({"fold1": pd.DataFrame({"epoch": [0], "train/loss": [1.0]})}, "val/f1_mean"))
+
+
+def test_relation_matrix_warns_of_small_denominators() -> None:
+    relation = np.array([[1, -0.6, -0.38], [-0.6, 1, 0.4], [-0.38, 0.4, 1]])
+    figure = figures.relation_matrix(relation, AUS)
+    saved(figure)
+    bars = figure.axes[1].patches
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.02, 0.8, 1.02])
+    colours = [bar.get_facecolor() for bar in bars]
+    assert colours[0] != colours[1] == colours[2]
+    assert "-.60" in texts(figure)
+
+
+@pytest.mark.parametrize("own", [1, 3])
+def test_tsne_is_seeded_and_colours_by_label(own: int) -> None:
+    features, true = RNG.normal(size=(60, own, 8)), RNG.integers(-1, 2, (60, 3))
+    first, again = (figures.tsne(features, true, AUS, points=40) for _ in range(2))
+    saved(first)
+    for a, b in zip(first.axes, again.axes, strict=True):
+        for x, y in zip(a.collections, b.collections, strict=True):
+            assert np.array_equal(x.get_offsets(), y.get_offsets())
+    assert [axes.get_title() for axes in first.axes] == NAMES
+    assert sum(len(points.get_offsets()) for points in first.axes[0].collections) == 40
+
+    def embedding(panel: int) -> np.ndarray:
+        points = np.concatenate([points.get_offsets() for points in first.axes[panel].collections])
+        return points[np.lexsort(points.T)]
+
+    assert np.allclose(embedding(0), embedding(1)) == (own == 1)  # a shared feature has one embedding
+
+
+def test_intensity_bars_show_the_trivial_predictor() -> None:
+    values = dict(zip(NAMES, (0.5, -0.1, 0.9), strict=True))
+    figure = figures.intensity_bars(values, values, dict.fromkeys(NAMES, 0.3))
+    saved(figure)
+    icc, mae = figure.axes
+    assert [bar.get_height() for bar in icc.patches] == [0.5, -0.1, 0.9]
+    assert icc.get_ylim()[0] < -0.1
+    assert mae.lines[0].get_ydata().tolist() == [0.3] * 3
+
+
+def test_distribution_leaves_undefined_scores_out() -> None:
+    figure = figures.distribution({"AU01": [0.2, np.nan], "AU12": [0.5, 0.6]}, {"AU01": [], "AU12": [0.1, np.nan]})
+    saved(figure)
+    heights = [points.get_offsets()[:, 1].tolist() for points in figure.axes[0].collections]
+    assert heights == [[], [0.2], [0.1], [0.5, 0.6]]
+
+
+def test_figures_leave_matplotlibs_settings_alone() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figures.relation_matrix(np.eye(3), AUS)
+    assert dict(mpl.rcParams) == before
