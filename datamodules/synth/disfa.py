@@ -96,7 +96,11 @@ def _write_subject(
     levels: list[dict[int, int]] = []
     video = root / _FOLDER[camera] / _VIDEO[camera].format(subject)
     with av.open(str(video), "w", options={"fflags": "+bitexact"}) as container:  # no library version in the file
-        stream = container.add_stream("mjpeg", rate=FPS, options={"flags": "+bitexact+qscale", "global_quality": "236"})
+        quality = {
+            "flags": "+bitexact+qscale",
+            "global_quality": str(2 * 118),
+        }  # quantiser 2, the finest usual; 118: FFmpeg's unit
+        stream = container.add_stream("mjpeg", rate=FPS, options=quality)
         stream.width = stream.height = size
         stream.pix_fmt = "yuvj420p"
         for number, frame in enumerate(render_clip(int(subject[2:]), frames, seed=seed, size=size, fps=FPS)):

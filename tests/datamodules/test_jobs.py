@@ -1,0 +1,72 @@
+"""Workers import the job's module afresh, so the jobs here live in a small module beside a small program."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+JOBS = """
+import os, signal, time
+
+def write(folder, item, tick):
+    (folder / item).write_text(str(os.getpid()))
+    tick(1)
+
+def fail(folder, item, tick):
+    if item == "a":
+        raise ValueError("a is bad")
+    for _ in range(6000):
+        time.sleep(0.01)
+        tick(1)
+
+def die(folder, item, tick):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+PROGRAM = """
+import functools, os, pathlib, sys
+print("program runs", file=sys.stderr)
+import jobs
+from datamodules.jobs import run_jobs
+folder = pathlib.Path(sys.argv[2])
+job = functools.partial(getattr(jobs, sys.argv[1]), folder)
+try:
+    run_jobs(job, ["a", "b"], total=2, workers=2, progress=True, description="work")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "jobs.py").write_text(JOBS)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def run(folder: Path, job: str) -> tuple[str, str]:
+    command = [sys.executable, str(folder / "program.py"), job, str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return ended.stdout, ended.stderr
+
+
+def test_workers_never_run_the_program_again(folder: Path) -> None:
+    """The program has no main guard, and may have loaded torch: workers must not import it."""
+    output, progress = run(folder, "write")
+    assert output == ""
+    assert progress.count("program runs") == 1
+    assert "2/2" in progress
+    assert (folder / "a").exists()
+    assert (folder / "b").exists()
+
+
+def test_a_failure_stops_the_others(folder: Path) -> None:
+    start = time.monotonic()
+    assert run(folder, "fail")[0] == "ValueError a is bad\n"
+    assert time.monotonic() - start < 30  # the other job alone takes a minute
+
+
+def test_a_killed_worker_is_an_error_not_a_hang(folder: Path) -> None:
+    assert run(folder, "die")[0] == "DataError a worker process was killed (out of memory?)\n"
