@@ -50,10 +50,10 @@ class AUModule(pl.LightningModule, ABC):
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Make the step's randomness a function of (seed, step, rank), so that a resumed run repeats it exactly."""
-        torch.manual_seed(self.step_seed(self.global_rank))
+        torch.manual_seed(self.step_seed(1 + self.global_rank))
 
     def step_seed(self, *more: int) -> int:
-        """A seed for this training step: equal on all ranks unless ``more`` tells them apart."""
+        """A seed for this training step: equal on all ranks unless ``more`` (not 0) tells them apart."""
         return int(np.random.SeedSequence((self.seed, self.global_step, *more)).generate_state(1)[0])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -61,7 +61,7 @@ class AUModule(pl.LightningModule, ABC):
         terms = self.losses(batch)
         total = torch.stack(list(terms.values())).sum()
         logged = {"train/loss": total} | {f"train/loss_{name}": term for name, term in terms.items() if len(terms) > 1}
-        self.log_dict(logged, batch_size=len(batch["index"]), on_step=False, on_epoch=True)
+        self.log_dict(logged, batch_size=len(batch["index"]), on_step=False, on_epoch=True, sync_dist=True)
         return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

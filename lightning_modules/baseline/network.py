@@ -21,7 +21,7 @@ class BaselineNetwork(AUNetwork):
         super().__init__(n_aus)
         self.normalize = InputNormalization()
         self.backbone = backbone
-        self.head = AUHead(cast(int, backbone.num_features), n_aus, task)
+        self.head = AUHead(cast(int, backbone.head_hidden_size), n_aus, task)
 
     def features(self, image: Tensor) -> Tensor:
         """See AUNetwork; all AUs share one feature."""

@@ -1,0 +1,1 @@
+"""What several papers use: backbones, heads, losses, metrics, weights of other runs."""

@@ -29,7 +29,9 @@ class InputNormalization(nn.Module):
 
 
 def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = False) -> nn.Module:
-    """A timm model without classifier: floating image (B, 3, H, W) -> pooled feature (B, ``num_features``).
+    """A timm model without classifier: floating image (B, 3, H, W) -> pooled feature (B, ``head_hidden_size``).
+
+    Its weights are channels-last, as the images are: DDP wants gradients and weights in one layout.
 
     Args:
         name: timm model name.
@@ -57,7 +59,7 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
     if isinstance(pretrained, str):
         arguments["pretrained_cfg_overlay"] = {"file": pretrained}
     try:
-        return timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **arguments)
+        model = timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **arguments)
     except Exception as error:
         if not pretrained:
             raise
@@ -66,3 +68,4 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
             f"model.pretrained={pretrained}: no weights for {name} ({cause})",
             "give the path of a weights file, connect to the network once, or set model.pretrained=false",
         ) from error
+    return model.to(memory_format=torch.channels_last)

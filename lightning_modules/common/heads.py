@@ -62,7 +62,7 @@ class AUHead(nn.Module):
         super().__init__()
         rows, classes = 1 if shared else n_aus, 1 if task == "occurrence" else LEVELS
         # One parameter for all AUs: every step gives it a gradient, so DDP never waits for an unused head.
-        self.weight = nn.Parameter(torch.empty(rows, classes, n_features))
+        self.weight = nn.Parameter(torch.empty(rows, n_features, classes))
         self.bias = nn.Parameter(torch.empty(rows, classes))
         bound = 1 / math.sqrt(n_features)  # as nn.Linear
         nn.init.uniform_(self.weight, -bound, bound)
@@ -71,7 +71,7 @@ class AUHead(nn.Module):
     def forward(self, feature: Tensor, aus: list[int]) -> Tensor:
         """Feature (B, len(aus) or 1, F) of the AUs at these positions -> logits (B, len(aus), K)."""
         weight, bias = (self.weight, self.bias) if len(self.weight) == 1 else (self.weight[aus], self.bias[aus])
-        return (feature.unsqueeze(2) @ weight.mT).squeeze(2) + bias
+        return (feature.unsqueeze(2) @ weight).squeeze(2) + bias
 
 
 def au_loss(logit: Tensor, label: Tensor) -> Tensor:

@@ -187,10 +187,12 @@ def pcc(true: ArrayLike, predicted: ArrayLike) -> float:
 # -------------------------------------------------------------------------------------------------- whole ledgers
 
 
-def mean_defined(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN if there is none."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+def mean_defined(values: ArrayLike, axis: int = -1) -> Floats:
+    """Mean over an axis of the values that are not NaN; NaN where there is none."""
+    values = np.asarray(values, np.float64)
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    return np.where(count > 0, np.where(defined, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
         facts.setdefault("n", {}).setdefault(name, int(true.size))
     scores: dict[str, Any] = {}
     for metric, by_au in per_au.items():
-        scores[f"{metric}_mean"] = mean_defined(by_au.values())
+        scores[f"{metric}_mean"] = float(mean_defined(list(by_au.values())))
         scores[metric] = by_au
     undefined = {m: [au for au, value in by_au.items() if np.isnan(value)] for m, by_au in per_au.items()}
     return {**scores, **facts, "undefined": {metric: aus for metric, aus in undefined.items() if aus}}
@@ -264,7 +266,7 @@ def trivial(ledger: Ledger) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for metric, by_au in values.items():
         result[metric] = by_au
-        result[f"{metric}_mean"] = mean_defined(by_au.values())
+        result[f"{metric}_mean"] = float(mean_defined(list(by_au.values())))
     return result
 
 

@@ -196,7 +196,7 @@ class RENetwork(AUNetwork):
         self.unseen = list(unseen)
         self.normalize = InputNormalization()
         self.relation = AURelation(n_aus, relation == "learnable", normalizer, unseen, seed)
-        self.head = AUHead(cast(int, backbone.num_features), n_aus, task, shared_head)
+        self.head = AUHead(cast(int, backbone.head_hidden_size), n_aus, task, shared_head)
         name, self.stem = next(
             (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)
         )
@@ -286,7 +286,7 @@ class RENetwork(AUNetwork):
                 convolution.weight = nn.Parameter(convolution.weight * factor.view(-1, 1, 1, 1), requires_grad=False)
                 convolution.bias = nn.Parameter(bias * factor + summand, requires_grad=False)
                 backbone.set_submodule(name, nn.Identity())
-        return backbone.to(memory_format=torch.channels_last)
+        return backbone
 
     def train(self, mode: bool = True) -> "RENetwork":
         """As nn.Module; forgets the folded weights."""
