@@ -21,6 +21,10 @@ def fail(folder, item, tick):
         time.sleep(0.01)
         tick(1)
 
+def wait(folder, item, tick):
+    (folder / item).touch()
+    time.sleep(60)
+
 def die(folder, item, tick):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -70,3 +74,14 @@ def test_a_failure_stops_the_others(folder: Path) -> None:
 
 def test_a_killed_worker_is_an_error_not_a_hang(folder: Path) -> None:
     assert run(folder, "die")[0] == "DataError a worker process was killed (out of memory?)\n"
+
+
+def test_workers_end_with_a_killed_program(folder: Path) -> None:
+    """Or they would go on writing beside the next attempt."""
+    command = [sys.executable, str(folder / "program.py"), "wait", str(folder)]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not ((folder / "a").exists() and (folder / "b").exists()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    program.kill()
+    program.communicate(timeout=30)  # returns when the last holder of the pipe is gone; workers hold it too
