@@ -21,13 +21,13 @@ class Features(pl.Callback):
         self.path, self.share, self.limit = path, share, limit
         self._kept: list[dict[str, np.ndarray]] = []
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Forget an earlier test."""
         self._kept, self._left = [], self.limit
         self._coin = np.random.default_rng(0)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep the features of some frames of the batch (rank 0's share of the test)."""
         picked = np.flatnonzero(self._coin.random(len(batch["image"])) < self.share)[: self._left]
@@ -43,10 +43,10 @@ class Features(pl.Callback):
                 }
             )
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the file whole or not at all."""
         if trainer.is_global_zero and self._kept:
-            arrays = {name: np.concatenate([kept[name] for kept in self._kept]) for name in self._kept[0]}
+            arrays: dict[str, Any] = {n: np.concatenate([kept[n] for kept in self._kept]) for n in self._kept[0]}
             temporary = self.path.with_name(f".{self.path.name}")
             np.savez_compressed(temporary, aus=np.array(pl_module.aus), **arrays)
             temporary.replace(self.path)

@@ -261,7 +261,7 @@ def _conditional(present: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArra
 
 
 def _name_points(axes: Axes, names: Sequence[str], points: NDArray[np.float64], scale: tuple[float, float]) -> None:
-    """Write a name beside each point, on the first of four sides where it covers no other name.
+    """Write a name beside each point, on the first of four sides where it covers no other name or point.
 
     Args:
         axes: Where to write.
@@ -269,11 +269,14 @@ def _name_points(axes: Axes, names: Sequence[str], points: NDArray[np.float64], 
         points: (n, 2) in data units.
         scale: Points on paper per data unit, roughly, to judge overlap by.
     """
+    paper = points * scale
     taken: list[NDArray[np.float64]] = []
-    for name, point in zip(names, points, strict=True):
-        for offset in ((6, 4), (6, -11), (-30, 4), (-30, -11)):
-            corner = point * scale + offset
-            if all(np.any(np.abs(corner - other) > (26, 9)) for other in taken):
+    for name, point, place in zip(names, points, paper, strict=True):
+        for offset in ((6, 4), (-30, 4), (6, -11), (-30, -11)):
+            corner = place + offset
+            clear = all(np.any(np.abs(corner - other) > (26, 9)) for other in taken)
+            on_points = np.all((paper > corner - 4) & (paper < corner + (30, 12)), axis=1)
+            if clear and not on_points.any():
                 break
         taken.append(corner)
         axes.annotate(name, tuple(point), xytext=offset, textcoords="offset points", fontsize=8)

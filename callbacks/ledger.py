@@ -86,13 +86,13 @@ class Ledger(pl.Callback):
         self._flipped: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect a batch."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect a batch, and its mirror image where asked."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
@@ -102,26 +102,26 @@ class Ledger(pl.Callback):
             self._flipped.append(ledger_columns(batch, mean, pl_module.aus))
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Collect a batch."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Score the validation part, before checkpointing and early stopping look."""
         self._close("val", pl_module)
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Score the held-out part."""
         self._close("test", pl_module)
         if self.flip:
             self.tables["test_flip"], self._flipped = gather(self._flipped), []
 
-    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep the predictions; nothing is scored."""
         self.tables["predict"], self._parts = gather(self._parts), []
 
-    def _close(self, stage: str, pl_module: pl.LightningModule) -> None:
+    def _close(self, stage: str, pl_module: Any) -> None:
         table, self._parts = gather(self._parts), []
         self.tables[stage] = table
         scores = metrics.flatten(metrics.score(table))

@@ -1,6 +1,7 @@
 """Re-estimates running statistics from training images before the final validation and test."""
 
 from itertools import islice
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -17,16 +18,16 @@ class Recalibration(pl.Callback):
     def __init__(self) -> None:
         self.enabled = False
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Before a validation of its own; never inside a fit, where statistics are those of training."""
         if trainer.state.fn == "validate":
             self._run(trainer, pl_module)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Before the test."""
         self._run(trainer, pl_module)
 
-    def _run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _run(self, trainer: Any, pl_module: Any) -> None:
         if self.enabled:
             batches = islice(trainer.datamodule.calibration_dataloader(), pl_module.recalibrate_batches)
             pl_module.recalibrate(pl_module.transfer_batch_to_device(b, pl_module.device, 0) for b in batches)

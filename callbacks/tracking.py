@@ -54,7 +54,7 @@ class MetricsCSV(Logger):
         if not self._rows:
             return
         table = pd.DataFrame([*self._old, *self._rows.values()])
-        table = table[["epoch", "step", *sorted(set(table) - {"epoch", "step"})]]
+        table = table[["epoch", "step", *sorted(str(name) for name in table if name not in ("epoch", "step"))]]
         temporary = self.path.with_name(f".{self.path.name}.part")
         table.to_csv(temporary, index=False)
         temporary.replace(self.path)
@@ -68,7 +68,7 @@ class MetricsCSV(Logger):
 class EpochLines(pl.Callback):
     """One line an epoch, for logs that no terminal shows; a progress bar would fill them."""
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the epoch with its loss and the monitored score."""
         seen = trainer.callback_metrics
         numbers = [f"{name} {float(seen[name]):.4f}" for name in ("train/loss", pl_module.monitor) if name in seen]
@@ -113,5 +113,5 @@ def tracker(kind: str, mode: str, folder: Path, name: str, group: str, config: d
         return [TensorBoardLogger(folder, name="tensorboard", version="")]
     if kind == "none" or (resolved := wandb_mode(mode)) == "disabled":
         return []
-    settings = {"save_dir": folder, "name": name, "group": group, "job_type": "fold", "config": config}
+    settings: dict[str, Any] = {"save_dir": folder, "name": name, "group": group, "job_type": "fold", "config": config}
     return [WandbLogger(project="facsuite", offline=resolved == "offline", **settings)]

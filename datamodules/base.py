@@ -275,6 +275,7 @@ class AUDataModule(pl.LightningDataModule):
         manifest = self._opened.manifest
         return {
             "dataset": self.dataset,
+            "edition": manifest["edition"],
             "persons": self.persons,
             "fold": self.fold,
             "aus": self.aus,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pytorch_lightning as pl
 import yaml
 from jsonargparse import ArgumentError
-import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.base import AUDataModule
@@ -45,7 +45,7 @@ class RunArgs:
 
     Attributes:
         name: Folder of the experiment below ``trainer.default_root_dir``.
-        requires: Command lines of run.py whose products this run reads; each runs first, unless it is done.
+        requires: ``CONFIG [ARGUMENTS]`` of runs whose products this run reads; each runs first, unless it is done.
         tracker: Where numbers go beside metrics.csv.
         wandb: W&B mode; ``auto`` is online when a key is found, else offline.
         threshold: Rule of the tuned threshold reported beside 0.5 (``f1_tuned``): chosen on validation subjects by
@@ -141,7 +141,7 @@ class SuiteCLI(LightningCLI):
         self.config_init = self.parser.instantiate(self.config)
         return self.config_init.model, self.config_init.data
 
-    def trainer(self, **overrides: Any) -> pl.Trainer:
+    def make_trainer(self, **overrides: Any) -> pl.Trainer:
         """A Trainer from the configuration; ``overrides`` win."""
         return pl.Trainer(**{**self.config_init.trainer, **overrides})
 

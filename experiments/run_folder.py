@@ -27,6 +27,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
+        self.trained = self.checkpoints / "TRAINED"  # a resume after early stopping would train another epoch
         self.config = path / "config.yaml"
         self.result = path / "result.json"
         self.done = path / "DONE"

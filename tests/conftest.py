@@ -1,7 +1,10 @@
 """Settings of every test: one thread (torch collapses beside other work), no network, temporary folders only."""
 
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
@@ -23,3 +26,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("the reference data (../shared) is not beside this checkout")
     return path
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command of experiments/ in a process of its own, in a temporary folder."""
+
+    def run(script: str, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(Path(__file__).parents[1] / "experiments" / script), *words]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run

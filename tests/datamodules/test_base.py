@@ -68,9 +68,7 @@ def test_occurrence_comes_from_the_threshold(tiny_disfa: Path, threshold: int, p
 def test_a_frame_without_an_image_is_counted_and_left_out(tiny_disfa: Path) -> None:
     data = module(tiny_disfa, fold=3)
     assert data.unreadable == 1
-    seen = [
-        (s, f) for b in data.test_dataloader() for s, f in zip(b["subject"], b["frame"].tolist(), strict=True)
-    ]
+    seen = [(s, f) for b in data.test_dataloader() for s, f in zip(b["subject"], b["frame"].tolist(), strict=True)]
     assert len(seen) == 11
     assert ("SN003", 0) not in seen
 

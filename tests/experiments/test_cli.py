@@ -91,7 +91,13 @@ def test_the_hash_follows_what_changes_the_numbers() -> None:
         ["--trainer.devices=1", "--trainer.default_root_dir=elsewhere", "--trainer.accelerator=cpu"],
     ):
         assert config_hash(settings(*same)) == base, same
-    for other in (["--model.lr=1"], ["--seed", "1"], ["--fold", "2"], ["--trainer.precision=bf16-mixed"], ["--run.refit=true"]):
+    for other in (
+        ["--model.lr=1"],
+        ["--seed", "1"],
+        ["--fold", "2"],
+        ["--trainer.precision=bf16-mixed"],
+        ["--run.refit=true"],
+    ):
         assert config_hash(settings(*other)) != base, other
 
 

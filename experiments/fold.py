@@ -1,0 +1,222 @@
+"""Train and score one fold of an experiment in its run folder."""
+
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities import rank_zero_only
+
+from callbacks.features import Features
+from callbacks.ledger import Ledger, thresholds, write_parquet
+from callbacks.recalibration import Recalibration
+from callbacks.tracking import EpochLines, MetricsCSV, tracker
+from datamodules.base import AUDataModule
+from experiments.cli import SuiteCLI
+from experiments.run_folder import RunFolder, State
+from lightning_modules.base import AUModule
+from lightning_modules.common import metrics, weights
+
+T_SNE_FRAMES = 1500
+LEDGERS = {"test": "predictions", "val": "predictions_val", "test_flip": "predictions_flip"}
+
+
+class Fold:
+    """One (configuration, fold, seed) on its way from a configuration to ``result.json``.
+
+    Args:
+        cli: The parsed configuration.
+        model: Built from it.
+        data: Built from it, set up.
+        folder: Where the run writes.
+    """
+
+    def __init__(self, cli: SuiteCLI, model: AUModule, data: AUDataModule, folder: RunFolder) -> None:
+        self.cli, self.model, self.data, self.folder = cli, model, data, folder
+        self.options = cli.config.run
+        self.ledger = Ledger(flip=self.options.flip)
+        name = f"{self.options.name}-f{data.fold}-s{cli.config.seed_everything}"
+        kind = self.options.tracker if is_rank_zero() else "none"
+        self.loggers = tracker(kind, self.options.wandb, folder.path, name, self.options.name, folder.settings)
+
+    def run(self, state: State) -> None:
+        """Train (or go on, or take the given checkpoint), score, and close the folder."""
+        started = time.monotonic()
+        epochs = 0
+        if self.options.checkpoint is not None:
+            weights.load_for_evaluation(self.model, self.options.checkpoint)
+        else:
+            epochs = self.train(state)
+        result = self.evaluate()
+        if is_rank_zero():
+            result |= {"epochs": epochs, "seconds": round(time.monotonic() - started, 1)}
+            self.folder.close(metrics.to_json(result))
+
+    def train(self, state: State) -> int:
+        """Fit, and give the model the weights of the best epoch; returns how many epochs are behind them."""
+        config, folder = self.cli.config, self.folder
+        monitor = config.checkpoint.monitor or self.model.monitor
+        mode = config.checkpoint.mode or self.model.monitor_mode
+        callbacks = keep(folder.checkpoints, best=True, monitor=monitor, mode=mode)
+        if (patience := config.early_stopping.patience) is not None:
+            delta = config.early_stopping.min_delta
+            rule: dict[str, Any] = {"patience": patience, "mode": mode, "min_delta": delta}
+            callbacks.append(EarlyStopping(monitor, check_on_train_epoch_end=True, **rule))
+        if not folder.trained.exists():
+            csv = MetricsCSV(folder.path / "metrics.csv")
+            trainer = self.trainer([csv, *self.loggers], [self.ledger, *callbacks])
+            trainer.fit(self.model, self.data, ckpt_path=folder.last if state == "resume" else None)
+            folder.trained.touch()
+        chosen = torch.load(folder.best, weights_only=True, map_location="cpu")
+        epochs = int(chosen["epoch"]) + 1
+        if self.options.refit:
+            chosen = torch.load(self.refit(epochs), weights_only=True, map_location="cpu")
+        self.model.load_state_dict(chosen["state_dict"])
+        return epochs
+
+    def refit(self, epochs: int) -> Path:
+        """Train a new model on all training subjects for the number of epochs that validation chose."""
+        self.cli.config.data.init_args.val_subjects = 0
+        model, data = self.cli.build()
+        folder = self.folder.checkpoints / "refit"
+        last = folder / "last.ckpt"
+        trainer = self.trainer([], keep(folder, best=False), max_epochs=epochs, limit_val_batches=0)
+        trainer.fit(model, data, ckpt_path=last if last.exists() else None)
+        return last
+
+    def evaluate(self) -> dict[str, Any]:
+        """Score the model on validation and held-out subjects, write the ledgers, return what result.json says."""
+        model, data, ledger = self.model, self.data, self.ledger
+        recalibration = Recalibration()
+        callbacks: list[Callback] = [ledger, recalibration]
+        if hasattr(model, "features"):
+            share = T_SNE_FRAMES / max(1, len(data.rows_test))
+            callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
+        trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False)
+        as_trained = None
+        if data.fold and getattr(model, "recalibrate_batches", 0):
+            trainer.test(model, data, verbose=False)
+            as_trained = metrics.score(ledger.tables["test"])
+            recalibration.enabled = True
+        if len(data.rows_val):
+            trainer.validate(model, data, verbose=False)
+        if data.fold:
+            trainer.test(model, data, verbose=False)
+        if self.options.predict == "all":
+            trainer.predict(model, data, return_predictions=False)
+        if not is_rank_zero():
+            return {}
+        for stage, name in LEDGERS.items():
+            if stage in ledger.tables:
+                write_parquet(ledger.tables[stage], self.folder.path / f"{name}.parquet")
+        if self.options.predict == "all":
+            table = ledger.tables["predict"]
+            known = table[table["subject"].isin(data.subjects_train)]
+            write_parquet(known, self.folder.path / "predictions_train.parquet")
+        return self.facts(trainer) | scores(ledger.tables, self.options.threshold, as_trained)
+
+    def trainer(self, loggers: list[Logger], callbacks: list[Callback], **overrides: Any) -> pl.Trainer:
+        """A Trainer whose own root is the run folder."""
+        configured = self.cli.config_init.trainer
+        if not sys.stderr.isatty():
+            callbacks = [*callbacks, EpochLines()]
+            overrides["enable_progress_bar"] = False
+        if SLURMEnvironment.detect():  # a requeued job goes on from last.ckpt, not from files beside other array tasks
+            overrides["plugins"] = [*(configured.plugins or []), SLURMEnvironment(auto_requeue=False)]
+        return self.cli.make_trainer(
+            logger=loggers or False,
+            callbacks=[*(configured.callbacks or []), *callbacks],
+            default_root_dir=self.folder.path,
+            **overrides,
+        )
+
+    def facts(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """What must travel with the scores."""
+        state, model, data = self.data.state_dict(), self.model, self.data
+        shared = ("dataset", "edition", "fold", "aus", "label_threshold", "camera", "frame_set", "preprocessing")
+        packages = ("torch", "pytorch-lightning", "timm", "albumentations", "numpy")
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return {
+            "name": self.options.name,
+            "config_hash": self.folder.hash,
+            "class": type(model).__name__,
+            "backbone": getattr(model, "backbone", None),
+            "task": getattr(model, "task", "occurrence"),
+            **{name: state[name] for name in shared},
+            "licence": state["licence"],
+            "held_out_subjects": state["test_subjects"],
+            "val_subjects": state["val_subjects"],
+            "n_train_subjects": len(state["train_subjects"]) + len(state["val_subjects"]) * self.options.refit,
+            "aus_without_val_positives": data.aus_without_val_positives,
+            "unreadable_frames": data.unreadable,
+            "seed": self.cli.config.seed_everything,
+            "select_on": state["select_on"],
+            "initialisation": model.initialisation,
+            "threshold_rule": self.options.threshold,
+            "checkpoint": self.options.checkpoint,
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "world_size": trainer.world_size,
+            "precision": str(trainer.precision),
+            "versions": {name: version(name) for name in packages},
+            "commit": commit(),
+            "n_params": sum(p.numel() for p in model.parameters()),
+            "model": model.facts(),
+        }
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first of the run: the one that writes and prints."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def keep(folder: Path, best: bool, monitor: str | None = None, mode: str = "max") -> list[Callback]:
+    """``best.ckpt`` by ``monitor``, if asked for, then ``last.ckpt``, at the end of each epoch, when scores are known.
+
+    Two callbacks, because Lightning's ``save_last`` writes only where the best is written.
+    """
+    settings: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    chosen = [ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, **settings)] if best else []
+    return [*chosen, ModelCheckpoint(folder, "last", **settings)]
+
+
+def scores(tables: dict[str, Any], rule: str, as_trained: dict[str, Any] | None) -> dict[str, Any]:
+    """Scores of the held-out subjects (of the validation subjects where nobody is held out).
+
+    Args:
+        tables: Ledgers by stage.
+        rule: ``run.threshold``, of ``f1_tuned``.
+        as_trained: Scores before recalibration, if there was one.
+    """
+    table = tables.get("test", tables.get("val"))
+    if table is None:
+        return {}
+    result: dict[str, Any] = {"n_frames": len(table), "metrics": metrics.score(table)}
+    result["trivial"] = metrics.trivial(table)
+    if as_trained is not None:
+        result["metrics_without_recalibration"] = as_trained
+    source, _, how = rule.partition("_")
+    if how and source in tables and (aus := metrics.occurrence_aus(table.columns)):
+        chosen = thresholds(tables[source], how)
+        tuned = metrics.score(table, chosen)
+        result["metrics"] |= {"f1_tuned": tuned["f1"], "f1_tuned_mean": tuned["f1_mean"]}
+        result["threshold"] = {f"AU{au:02d}": chosen[au] for au in aus}
+    return result
+
+
+def commit() -> str | None:
+    """Commit of the code, with a plus sign when tracked files differ from it; None outside a checkout."""
+    root = Path(__file__).parents[1]
+    revision, changes = (
+        subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+        for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    if revision.returncode:
+        return None
+    return revision.stdout.strip() + "+" * bool(changes.stdout.strip())

@@ -1,0 +1,271 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from sklearn.metrics import f1_score, roc_auc_score
+
+from datamodules.errors import DataError
+from experiments.cli import ConfigError
+from experiments.run import main, run_required
+from lightning_modules.common.errors import ModelError
+
+SYNTH = "synth:synth_facs?subjects=18&frames=4&size=64&stride=60&rates=balanced"
+SMALL = [
+    "--config", "renet_synthetic.yaml",
+    f"--data.root={SYNTH}",
+    "--data.image_size=32",
+    "--data.batch_size=8",
+    "--data.num_workers=0",
+    "--data.val_subjects=3",
+    "--data.aus=[1, 12, 25]",
+    "--model.width=0.25",
+    "--model.recalibrate_batches=2",
+    "--trainer.max_epochs=2",
+    "--trainer.accelerator=cpu",
+]  # fmt: skip
+
+Completed = subprocess.CompletedProcess[str]
+
+
+def small(root: Path, *words: str) -> list[str]:
+    return [*SMALL, f"--trainer.default_root_dir={root}", *words]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a finished run with flip averaging and all predictions."""
+    root = tmp_path_factory.mktemp("finished")
+    assert main(small(root, "--run.flip=true", "--run.predict=all")) == 0
+    return root
+
+
+@pytest.fixture
+def folder(finished: Path) -> Path:
+    return finished / "renet_synthetic" / "fold1-seed0"
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_run_leaves_what_the_design_promises(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.yaml", "checkpoints", "metrics.csv", "result.json", "log.txt", "DONE", "features.npz"}
+    assert names >= {f"predictions{suffix}.parquet" for suffix in ("", "_val", "_flip", "_train")}
+    assert {path.name for path in (folder / "checkpoints").glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert not [path for path in folder.rglob(".*")]
+    curve = pd.read_csv(folder / "metrics.csv")
+    assert curve["epoch"].tolist() == [0, 1]
+    assert curve[["train/loss", "val/f1_mean", "val/f1/AU12"]].notna().all().all()
+
+
+def test_scores_can_be_recomputed_from_the_ledger(folder: Path) -> None:
+    result, ledger = result_of(folder), pd.read_parquet(folder / "predictions.parquet")
+    for au in ("AU01", "AU12", "AU25"):
+        true, prob = ledger[f"{au}_true"], ledger[f"{au}_prob"].astype(float)
+        assert result["metrics"]["f1"][au] == pytest.approx(f1_score(true, prob >= 0.5, zero_division=0))
+        assert result["metrics"]["auc"][au] == pytest.approx(roc_auc_score(true, prob))
+        tuned = f1_score(true, prob >= result["threshold"][au], zero_division=0)
+        assert result["metrics"]["f1_tuned"][au] == pytest.approx(tuned)
+    assert "metrics_without_recalibration" in result
+    assert result["metrics_without_recalibration"]["auc"] != result["metrics"]["auc"]
+
+
+def test_each_ledger_holds_its_subjects_alone(folder: Path) -> None:
+    result = result_of(folder)
+    seen = {n: set(pd.read_parquet(folder / f"predictions{n}.parquet")["subject"]) for n in ("", "_val", "_train")}
+    assert seen[""] == set(result["held_out_subjects"])
+    assert seen["_val"] == set(result["val_subjects"])
+    assert len(seen["_train"]) == result["n_train_subjects"]
+    assert not (seen[""] & seen["_val"] or seen[""] & seen["_train"] or seen["_val"] & seen["_train"])
+
+
+def test_a_checkpoint_tells_its_data_in_plain_types(folder: Path) -> None:
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    state = checkpoint["SynthFACS"]
+    result = result_of(folder)
+    assert state["test_subjects"] == result["held_out_subjects"]
+    assert state["aus"] == [1, 12, 25]
+    assert {"preprocessing", "licence", "select_on", "label_threshold", "fold"} <= set(state)
+
+
+def test_the_same_command_again_prints_the_result(
+    finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pl, "Trainer", None)
+    before = (folder / "result.json").stat().st_mtime_ns
+    assert main(small(finished, "--run.flip=true", "--run.predict=all")) == 0
+    assert "f1_mean" in capsys.readouterr().out
+    assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_the_written_configuration_is_the_run(finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pl, "Trainer", None)
+    assert main(["--config", str(folder / "config.yaml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "named"),
+    [
+        (["--model.lr=0.5"], ConfigError, "model.init_args.lr"),
+        (["--run.name=x", "--fold", "9"], DataError, "data.fold=9"),
+        (["--run.name=x", "--data.root=nowhere"], DataError, "nowhere"),
+        (["--run.name=x", "--data.root=synth:nobody"], DataError, "nobody"),
+        (["--run.name=x", "--data.root=synth:synth_facs?subject=3"], DataError, "subject"),
+        (["--run.name=x", "--model.backbone=resnet19"], ModelError, "resnet19"),
+        (["--run.name=x", "--model.backbone_checkpoint=none.ckpt"], ModelError, "none.ckpt"),
+        (["--run.name=x", "--run.checkpoint=none.ckpt"], ModelError, "none.ckpt"),
+        (["--run.name=x", "--run.requires=['missing.yaml']"], ConfigError, "missing.yaml"),
+        (["--folds", "some"], ConfigError, "--folds some"),
+    ],
+)
+def test_what_cannot_start_says_so_before_any_trainer(
+    finished: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    error: type[Exception],
+    named: str,
+) -> None:
+    monkeypatch.setattr(pl, "Trainer", None)
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with pytest.raises(error, match=named) as refused:
+        main(small(finished, "--run.flip=true", "--run.predict=all", *words))
+    assert refused.value.remedy
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_a_checkpoint_of_another_fold_is_refused(finished: Path, folder: Path, tmp_path: Path) -> None:
+    best = folder / "checkpoints" / "best.ckpt"
+    for argument in ("--run.checkpoint", "--model.backbone_checkpoint"):
+        with pytest.raises(ModelError, match="S00"):
+            main(small(tmp_path, "--fold", "2", f"{argument}={best}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_from_a_checkpoint_is_stamped(folder: Path, tmp_path: Path) -> None:
+    best = folder / "checkpoints" / "best.ckpt"
+    assert main(small(tmp_path, f"--model.backbone_checkpoint={best}", "--trainer.max_epochs=1")) == 0
+    result = result_of(tmp_path / "renet_synthetic" / "fold1-seed0")
+    assert result["initialisation"].startswith("checkpoint:")
+
+
+def test_refit_trains_on_all_training_subjects(tmp_path: Path) -> None:
+    assert main(small(tmp_path, "--run.refit=true", "--trainer.max_epochs=1")) == 0
+    folder = tmp_path / "renet_synthetic" / "fold1-seed0"
+    state = torch.load(folder / "checkpoints" / "refit" / "last.ckpt", weights_only=True)["SynthFACS"]
+    result = result_of(folder)
+    assert len(state["train_subjects"]) == result["n_train_subjects"] == 12
+    assert not set(state["train_subjects"]) & set(result["held_out_subjects"])
+
+
+def test_fold_zero_trains_on_everybody(tmp_path: Path) -> None:
+    assert main(small(tmp_path, "--fold", "0", "--trainer.max_epochs=1")) == 0
+    result = result_of(tmp_path / "renet_synthetic" / "fold0-seed0")
+    assert result["held_out_subjects"] == []
+    assert result["n_train_subjects"] == 15
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    words = ["--trainer.max_epochs=6", "--early_stopping.patience=null"]
+    script = Path(__file__).parents[2] / "experiments" / "run.py"
+    line = [sys.executable, str(script), *small(tmp_path / "cut", *words)]
+    last = tmp_path / "cut" / "renet_synthetic" / "fold1-seed0" / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert main(small(tmp_path / "cut", *words)) == 0
+    assert main(small(tmp_path / "whole", *words)) == 0
+
+    cut, whole = (tmp_path / name / "renet_synthetic" / "fold1-seed0" for name in ("cut", "whole"))
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (cut, whole))
+    assert one["epoch"] == other["epoch"] == 5
+    assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+    for ledger in ("predictions", "predictions_val"):
+        pd.testing.assert_frame_equal(*(pd.read_parquet(f / f"{ledger}.parquet") for f in (cut, whole)))
+    pd.testing.assert_frame_equal(*(pd.read_csv(f / "metrics.csv") for f in (cut, whole)))
+
+
+def test_two_processes_score_a_checkpoint_as_one_does(
+    finished: Path, folder: Path, tmp_path: Path, command: Callable[..., Completed]
+) -> None:
+    best = folder / "checkpoints" / "best.ckpt"
+    words = [f"--run.checkpoint={best}", "--data.batch_size=7", "--model.recalibrate_batches=0"]
+    assert main(small(tmp_path / "one", *words)) == 0
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    ended = command("run.py", *small(tmp_path / "two", *words, *two))
+    assert ended.returncode == 0, ended.stderr
+    one, other = (tmp_path / name / "renet_synthetic" / "fold1-seed0" for name in ("one", "two"))
+    a, b = (pd.read_parquet(path / "predictions.parquet") for path in (one, other))
+    assert len(a) % 2 == 0
+    assert len(a) % 14 != 0  # neither the frames nor the last batches divide evenly
+    pd.testing.assert_frame_equal(a.filter(regex="^(?!.*_prob)"), b.filter(regex="^(?!.*_prob)"))
+    np.testing.assert_allclose(a.filter(like="_prob"), b.filter(like="_prob"), atol=1e-6)
+    assert result_of(one)["metrics"]["f1"] == result_of(other)["metrics"]["f1"]
+    assert result_of(other)["world_size"] == 2
+
+
+def test_all_folds_in_one_command(tmp_path: Path, command: Callable[..., Completed]) -> None:
+    ended = command("run.py", *small(tmp_path, "--folds", "all", "--trainer.max_epochs=1"))
+    assert ended.returncode == 0, ended.stderr
+    experiment = tmp_path / "renet_synthetic"
+    held_out = [set(result_of(experiment / f"fold{k}-seed0")["held_out_subjects"]) for k in (1, 2, 3)]
+    assert set.union(*held_out) == {f"S{i:04d}" for i in range(1, 19)}
+    assert sum(map(len, held_out)) == 18
+    summary = json.loads((experiment / "summary.json").read_text())
+    assert summary["name"] == "renet_synthetic"
+    report = Path(ended.stdout.strip().splitlines()[-1].removeprefix("report: "))
+    assert report.exists()
+    assert "AU12" in ended.stdout
+
+
+def test_an_error_is_two_lines_and_exit_code_two(tmp_path: Path, command: Callable[..., Completed]) -> None:
+    ended = command("run.py", *small(tmp_path, "--model.lrr=1"))
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "error: model.lrr: no such argument",
+        "remedy: `--help` and `--model.help=CLASS` list the keys and types",
+    ]
+
+
+def test_a_requirement_inherits_what_it_should(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from experiments.cli import CONFIGS, SuiteCLI, normalise
+
+    called: list[list[str]] = []
+
+    def record(line: list[str], **_: Any) -> Completed:
+        called.append(line)
+        return subprocess.CompletedProcess(line, 0)
+
+    monkeypatch.setattr(subprocess, "run", record)
+    overlay = ["--config", "overlays/cpu.yaml"]
+    argv = normalise([*SMALL, *overlay, "--model.lr=1", "--fold", "2", "--seed", "5", "trainer.default_root_dir=out"])
+    run_required("renet_synthetic.yaml --fold 0 --run.name=first", argv, SuiteCLI(argv))
+    line = called[0][2:]
+    parsed = SuiteCLI(normalise(line)).config
+    assert line[:4] == ["--config", str(CONFIGS / "renet_synthetic.yaml"), "--config", str(CONFIGS / "overlays/cpu.yaml")]
+    assert (parsed.run.name, parsed.data.init_args.fold, parsed.seed_everything) == ("first", 0, 5)
+    assert parsed.data.init_args.root == SYNTH
+    assert parsed.trainer.default_root_dir == "out"
+    assert parsed.model.init_args.lr != 1
+
+
+def test_a_whole_configuration_is_written(folder: Path) -> None:
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert settings["model"]["init_args"]["relation"] == "fixed"
+    assert settings["trainer"]["max_epochs"] == 2
