@@ -19,23 +19,24 @@ from numpy.typing import NDArray
 from datamodules.errors import DataError
 from experiments.ledgers import Experiment, FoldRun
 from lightning_modules.common.metrics import (
+    INTENSITY_METRICS,
+    OCCURRENCE_METRICS,
+    Floats,
     average_precision,
     best_f1_threshold,
     f1_from_counts,
     intensity_aus,
     known_pairs,
+    mean_defined,
     occurrence_aus,
 )
 
-Floats = NDArray[np.float64]
 Aggregation = Literal["fold_mean", "pooled"]
 Thresholds = Callable[[FoldRun], Mapping[int, float]]
 _Weights = Mapping[int, NDArray[Any]]  # fold -> (R, S of the fold)
 
 # ICC is a ratio of variances that a single fold estimates badly; all others follow the papers' mean of folds.
 HEADLINE: dict[str, Aggregation] = {"icc": "pooled"}
-OCCURRENCE = ("f1", "accuracy", "auc", "ap")
-INTENSITY = ("icc", "mae", "mse", "pcc")
 TRIVIAL = {"occurrence": ("all_positive_f1", "all_negative_accuracy"), "intensity": ("all_zero_mae",)}
 
 
@@ -193,8 +194,8 @@ def evaluate(
     weights = {fold: drawn[: resamples * (min(map(len, subjects.values())) > 1)] for fold, drawn in weights.items()}
     ones = {fold: np.ones((1, len(names))) for fold, names in subjects.items()}
     wanted = [
-        *(OCCURRENCE * ("occurrence" in tasks)),
-        *(INTENSITY * ("intensity" in tasks)),
+        *(OCCURRENCE_METRICS * ("occurrence" in tasks)),
+        *(INTENSITY_METRICS * ("intensity" in tasks)),
         *(name for task in tasks for name in TRIVIAL[task]),
     ]
     metrics = {metric: _aggregate(seeds, experiment.folds, metric, ones, weights) for metric in wanted}
@@ -483,13 +484,6 @@ _FINISH: dict[str, Callable[..., Floats]] = {
 
 
 # ------------------------------------------------------------------------------------------------------- aggregation
-
-
-def mean_defined(values: Floats, axis: int) -> Floats:
-    """Mean over an axis of what is not NaN; NaN where nothing is."""
-    defined = np.isfinite(values)
-    count = defined.sum(axis=axis)
-    return np.where(count > 0, np.where(defined, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def _with_mean(values: Floats) -> Floats:

@@ -70,7 +70,7 @@ def runs_section(summaries: Sequence[Mapping[str, Any]]) -> Section:
         for fact in columns[0]
         if any(column[fact] not in (None, "") for column in columns)
     ]
-    return Section("Runs", tables=[Table("What was run", ["fact", *(s["name"] for s in summaries)], rows)])
+    return Section("Runs", tables=[Table("What was run", ["fact", *(s["name"] for s in summaries)], rows, text=True)])
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _mean_differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[t
         lines.append([row.method, *cells])
     notes = [f"{fact}: not stated for {', '.join(dict.fromkeys(methods))}." for fact, methods in unknown.items()]
     header = ["method", *(f"{experiment.name} minus published" for experiment, _ in ours)]
-    return Table(f"{where}: difference of the mean", header, lines, notes)
+    return Table(f"{where}: difference of the mean", header, lines, notes, text=True)
 
 
 def _differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:

@@ -29,12 +29,14 @@ class Table:
         header: One name a column.
         rows: As many cells as the header has.
         notes: Lines below the table.
+        text: All cells are words rather than numbers, and set flush left.
     """
 
     caption: str
     header: list[str]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    text: bool = False
 
 
 def to_markdown(table: Table) -> str:
@@ -48,7 +50,7 @@ def to_markdown(table: Table) -> str:
         )
         return f"| {' | '.join(padded)} |"
 
-    rule = "|".join(f"{'-' * (w + 1)}{'-' if i == 0 else ':'}" for i, w in enumerate(widths))
+    rule = "|".join(f"{'-' * (w + 1)}{'-' if i == 0 or table.text else ':'}" for i, w in enumerate(widths))
     parts = [f"**{table.caption}**", "", line(cells[0]), f"|{rule}|", *map(line, cells[1:])]
     return "\n".join(parts + [f"\n{note}" for note in table.notes])
 
@@ -59,9 +61,7 @@ def to_text(table: Table) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
 
     def line(row: list[str]) -> str:
-        return "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        return "  ".join(_padded(table, row, widths)).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [table.caption, line(table.header), rule]
@@ -76,7 +76,7 @@ def to_latex(table: Table) -> str:
         r"\begin{table}",
         r"  \centering\small",
         rf"  \caption{{{escape_latex(table.caption)}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        rf"  \begin{{tabular}}{{{'l' + ('l' if table.text else 'r') * (len(table.header) - 1)}}}",
         r"    \toprule",
         f"    {_latex_row(table.header)}",
         r"    \midrule",
@@ -91,6 +91,11 @@ def to_latex(table: Table) -> str:
 def escape_latex(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
     return "".join(LATEX.get(character, character) for character in text)
+
+
+def _padded(table: Table, row: list[str], widths: list[int]) -> list[str]:
+    left = [i == 0 or table.text for i in range(len(row))]
+    return [cell.ljust(w) if at_left else cell.rjust(w) for cell, w, at_left in zip(row, widths, left, strict=True)]
 
 
 def _latex_row(cells: list[str]) -> str:

@@ -23,7 +23,7 @@ AS_PUBLISHED = {"label_threshold": 1, "camera": "left", "frame_set": "all"}
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory, write_fold: Writer, random_ledger: Writer) -> Path:
-    """`renet` and `resnet18` with all three folds, `right` with one fold of another camera, `level` with intensities."""
+    """`renet` and `resnet18` with three folds, `right` with one fold of another camera, `level` with intensities."""
     root = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     occurrence = re.compile(r"subject|AU\d+_(true|prob)")
@@ -215,7 +215,7 @@ def test_latex_is_balanced(report: Path) -> None:
         assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") > 0
     braces = re.sub(r"\\[{}]", "", text)
     assert braces.count("{") == braces.count("}")
-    for tabular in re.findall(r"\\begin\{tabular\}\{(l?r*)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+    for tabular in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for row in re.findall(r"^ *(.*) \\\\$", tabular[1], re.MULTILINE):
             assert len(re.findall(r"(?<!\\)&", row)) == len(tabular[0]) - 1
     assert not re.search(r"(?<!\\)[_#&](?! )", text)  # a bare & only ever stands between cells
