@@ -75,7 +75,7 @@ def prepare(
     clips: dict[str, list[str]] = defaultdict(list)
     for clip in raw.clips():
         clips[raw.subject(clip)].append(clip)
-    sources = {subject: _digest(*(raw.fingerprint(clip) for clip in names)) for subject, names in sorted(clips.items())}
+    sources = {subject: _digest(*map(raw.fingerprint, names)) for subject, names in sorted(clips.items())}
     identity = {
         "version": VERSION,
         "dataset": raw.name,
@@ -83,14 +83,10 @@ def prepare(
         "preprocessing": crop.hash,
         "settings": {"size": side, "jpeg_quality": JPEG_QUALITY, "carry": CARRY},
     }
-    source = _digest(*sources.values())
+    whole = {**identity, "raw": _digest(*sources.values())}
     work = out.with_name(f".{out.name}.partial")
     if out.exists():
-        try:
-            FrameStore.check_root(out)
-        except DataError as error:
-            raise DataError(str(error), f"choose another --out, or delete {out}") from error
-        _check_same(FrameStore(out).manifest, {**identity, "raw": source}, out)
+        _check_existing(out, whole)
         shutil.rmtree(work, ignore_errors=True)  # left behind by a kill after the rename
         return out
 
@@ -103,39 +99,19 @@ def prepare(
         raise DataError(f"{work} cannot be made: {error.strerror}", "choose another --out") from error
     try:
         with filelock.FileLock(work / "lock", timeout=0):
-            settings = work / "settings.json"
-            if settings.exists():
-                _check_same(json.loads(settings.read_text()), identity, work)
-            else:
-                _write_atomically(settings, json.dumps(identity))
-            todo = [(s, clips[s], digest) for s, digest in sources.items() if not _finished(work, s, digest)]
+            _check_work(work, identity)
+            todo = [(s, clips[s], source) for s, source in sources.items() if not _finished(work, s, source)]
+            counts = {subject: sum(map(raw.count, names)) for subject, names in clips.items()}
             run_jobs(
                 partial(_prepare_subject, raw, work, crop, side),
                 todo,
-                total=(total := sum(map(raw.count, chain.from_iterable(clips.values())))),
-                done=total - sum(map(raw.count, chain.from_iterable(names for _, names, _ in todo))),
+                total=sum(counts.values()),
+                done=sum(counts.values()) - sum(counts[subject] for subject, _, _ in todo),
                 workers=workers,
                 progress=progress,
                 description=f"prepare {raw.name}",
             )
-            tables = _join(work, list(sources), raw.label_columns)
-            manifest = {
-                **identity,
-                "raw": source,
-                "licence": raw.licence,
-                **tables,
-                "label_columns": raw.label_columns,
-                "aus": sorted({au for column in raw.label_columns if (au := au_number(column)) is not None}),
-                "preset": {**asdict(crop), "size": side},
-                "detector": None,  # the landmarks are the dataset's own
-                "created_with": {
-                    "facsuite": version("facsuite"),
-                    "python": platform.python_version(),
-                    "numpy": np.__version__,
-                    "opencv": cv2.__version__,
-                    "av": version("av"),
-                },
-            }
+            manifest = {**whole, **_join(work, list(sources), raw.label_columns), **_facts(raw, crop, side)}
             (store / MANIFEST).write_text(json.dumps(manifest, indent=1))
             store.rename(out)
     except filelock.Timeout as error:
@@ -144,6 +120,43 @@ def prepare(
         ) from error
     shutil.rmtree(work, ignore_errors=True)
     return out
+
+
+def _facts(raw: RawDataset, crop: CropPreset, side: int) -> dict[str, Any]:
+    """What the manifest tells of the data and of how it was made, besides identity and counts."""
+    return {
+        "licence": raw.licence,
+        "label_columns": raw.label_columns,
+        "aus": sorted({au for column in raw.label_columns if (au := au_number(column)) is not None}),
+        "preset": {**asdict(crop), "size": side},
+        "detector": None,  # the landmarks are the dataset's own
+        "created_with": {
+            "facsuite": version("facsuite"),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "av": version("av"),
+        },
+    }
+
+
+def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
+    try:
+        FrameStore.check_root(out)
+    except DataError as error:
+        raise DataError(str(error), f"choose another --out, or delete {out}") from error
+    _check_same(FrameStore(out).manifest, wanted, out)
+
+
+def _check_work(work: Path, identity: dict[str, Any]) -> None:
+    """Hold an unfinished preparation to the settings it began with; note them if it begins now."""
+    path = work / "settings.json"
+    if path.exists():
+        _check_same(json.loads(path.read_text()), identity, work)
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(identity))
+    temporary.replace(path)
 
 
 def _digest(*texts: str) -> str:
@@ -160,15 +173,10 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> N
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: v for key, value in values.items() for k, v in (value.items() if isinstance(value, dict) else [(key, value)])
-    }
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _finished(work: Path, subject: str, source: str) -> bool:
@@ -186,6 +194,8 @@ def _prepare_subject(
     last: tuple[str, int, np.ndarray] | None = None  # sequence, frame and matrix of the last located face
     digest = hashlib.sha256()
     shard, points = work / "store" / SHARDS / f"{subject}.bin", work / "parts" / f"{subject}.points"
+    table = work / "parts" / f"{subject}.parquet"
+    table.unlink(missing_ok=True)  # of an attempt with other raw files
     with shard.open("wb") as shard_file, points.open("wb") as points_file:
         for record in chain.from_iterable(map(raw.frames, clips)):
             flags = Flag.OCCLUDED if record.occluded else Flag(0)
@@ -211,7 +221,6 @@ def _prepare_subject(
             rows.append(record, len(data), flags)
             tick(1)
     metadata = {"source": source, "sha256": digest.hexdigest()}
-    table = work / "parts" / f"{subject}.parquet"
     pq.write_table(rows.table(subject, shard.name).replace_schema_metadata(metadata), table.with_suffix(".tmp"))
     table.with_suffix(".tmp").replace(table)
 
@@ -251,13 +260,13 @@ class _Rows:
         self.flags.append(int(flags))
 
     def table(self, subject: str, shard: str) -> pa.Table:
-        one = np.zeros(len(self.frame), np.int32)
+        same = np.zeros(len(self.frame), np.int32)
         columns = {
-            "subject": pa.DictionaryArray.from_arrays(one, [subject]),
+            "subject": pa.DictionaryArray.from_arrays(same, [subject]),
             "sequence": pa.DictionaryArray.from_arrays(np.asarray(self.sequence), self.sequences),
             "frame": np.asarray(self.frame),
             "pts": np.asarray(self.pts),
-            "shard": pa.DictionaryArray.from_arrays(one, [shard]),
+            "shard": pa.DictionaryArray.from_arrays(same, [shard]),
             "offset": np.asarray(self.offset),
             "length": np.asarray(self.length),
             "flags": np.asarray(self.flags),
