@@ -4,6 +4,7 @@ Everything that can be wrong is looked at before the Trainer exists. The same co
 finished run, or goes on where a killed one was.
 """
 
+import experiments.environment  # noqa: F401  # isort: skip
 import json
 import logging
 import os

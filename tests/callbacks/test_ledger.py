@@ -46,7 +46,7 @@ class Known(pl.LightningModule):
         plain = torch.from_numpy(PROB)[torch.minimum(left, right)]
         return {"au_prob": torch.where((left < right)[:, None], plain, plain / 2)}
 
-    def test_step(self, batch: dict[str, Any], _: int) -> dict[str, torch.Tensor]:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, torch.Tensor]:
         return self.predictions(batch)
 
     validation_step = predict_step = test_step
