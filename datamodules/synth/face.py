@@ -461,8 +461,8 @@ class Face:
             g.band(lit, (upper + 0.72 * gap)[6:-6], (upper + 0.98 * gap)[6:-6], tongue, 0.8, 0.01)
         angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
         for nostril, sign in ((points[32], -1), (points[34], 1)):
-            hole = nostril + (sign * 0.012, -0.018) + np.stack([0.034 * np.cos(angle), 0.014 * np.sin(angle)], axis=1)
-            g.paint(lit, hole, np.square(who.skin) * 0.06, 0.75, 0.008)
+            hole = np.stack([0.034 * np.cos(angle), 0.014 * np.sin(angle)], axis=1) + np.array([sign * 0.012, -0.018])
+            g.paint(lit, nostril + hole, np.square(who.skin) * 0.06, 0.75, 0.008)
 
 
 @cache

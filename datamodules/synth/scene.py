@@ -106,7 +106,7 @@ class Camera:
         )
         du, dv = (back @ self._lean).astype(np.float32)
         u, v = u0, v0
-        for _ in range(6):
+        for _ in range(10):
             depth = cv2.remap(self._face.depth, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             u, v = u0 - du * depth, v0 - dv * depth
         return cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)

@@ -4,12 +4,12 @@ python -m datamodules.synth.sheet --out docs/synth_facs.png
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from datamodules.errors import DataError
 from datamodules.synth.clips import SYNTH_AUS, Clip
 
 
@@ -25,17 +25,18 @@ def contact_sheet(subjects: int, seed: int, size: int) -> np.ndarray:
     return np.vstack([caption, *rows])
 
 
-def main() -> None:
-    """Write the sheet as PNG or JPEG, by the name's ending."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the sheet as PNG."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--subjects", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=96)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if args.out.suffix != ".png" or not args.out.absolute().parent.is_dir():
+        parser.error(f"--out {args.out}: give a path that ends in .png, in a folder that exists")
     picture = contact_sheet(args.subjects, args.seed, args.size)
-    if not cv2.imwrite(str(args.out), picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-        raise DataError(f"cannot write {args.out}", "give a path ending in .png or .jpg in a folder that exists")
+    cv2.imwrite(str(args.out), picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == "__main__":

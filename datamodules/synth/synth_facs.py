@@ -76,10 +76,6 @@ class SynthFACSSource:
         """All settings: a clip follows from them."""
         return repr(sorted(vars(self).items()))
 
-    def fingerprint(self, clip: str) -> str:
-        """The settings, from which every frame of the clip follows."""
-        return repr((clip, sorted(vars(self).items())))
-
     def frames(self, clip: str) -> Iterator[FrameRecord]:
         """Render a clip; ``frame`` is the number in the label process, a multiple of ``stride``."""
         number = re.fullmatch(r"S(\d{4,5})", clip)
