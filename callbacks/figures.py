@@ -275,7 +275,7 @@ def _name_points(axes: Axes, names: Sequence[str], points: NDArray[np.float64], 
         for offset in ((6, 4), (-30, 4), (6, -11), (-30, -11)):
             corner = place + offset
             clear = all(np.any(np.abs(corner - other) > (26, 9)) for other in taken)
-            on_points = np.all((paper > corner - 4) & (paper < corner + (30, 12)), axis=1)
+            on_points = np.all((paper > corner - 4) & (paper < corner + np.array([30, 12])), axis=1)
             if clear and not on_points.any():
                 break
         taken.append(corner)

@@ -334,11 +334,16 @@ class _Seed:
         true, prob = self.columns["true"][:, au], self.columns["prob"][:, au]
         size = len(self.subjects)
         positive, owner = prob[true == 1], self.code[true == 1]
+        order = np.argsort(positive)
+        positive, owner = positive[order], owner[order]
+        # A negative is below the positives from `right` on and ties with those from `left` to `right`.
+        left, right = (np.searchsorted(positive, prob[true == 0], side) for side in ("left", "right"))
+        code = self.code[true == 0]
         wins: Floats = np.zeros((size, size))
         for subject in range(size):
-            negative = np.sort(prob[(true == 0) & (self.code == subject)])
-            twice = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
-            wins[:, subject] = np.bincount(owner, twice / 2, size)
+            mine = code == subject
+            steps = sum(np.bincount(side[mine], minlength=positive.size + 1) for side in (left, right))
+            wins[:, subject] = np.bincount(owner, np.cumsum(steps)[:-1] / 2, size)
         return wins
 
 

@@ -306,7 +306,7 @@ def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
         found.append(("training", "Training loss and validation score.", figures.training_curves(curves, monitor)))
     model = first[0].result.get("model") or {}
     if "relation" in model:
-        title = f"AU relation, {model.get('relation_kind', '')} (fold {first[0].fold})"
+        title = f"AU relation: {model.get('relation_kind', 'unknown kind')}, holdout-P{first[0].fold}"
         figure = figures.relation_matrix(model["relation"], first[0].result["aus"], title)
         found.append(("relation", "Relation matrix and its row sums, the denominators of RE-Net's Eq. 5.", figure))
     features = first[0].features()
@@ -314,7 +314,7 @@ def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
         found.append(
             (
                 "tsne",
-                f"t-SNE of the features of held-out frames (fold {first[0].fold}), by AU. As in RE-Net's Fig. 3.",
+                f"t-SNE of the features of held-out frames (holdout-P{first[0].fold}), by AU. As in RE-Net's Fig. 3.",
                 _tsne(features),
             )
         )
