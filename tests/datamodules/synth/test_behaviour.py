@@ -97,10 +97,9 @@ def test_a_moment_does_not_depend_on_what_was_asked_before() -> None:
 
 
 def test_actions_rise_gradually_and_faster_than_they_fall() -> None:
-    level = np.array(
-        [Behaviour(subject, 0, "balanced").activation(k / 20) for subject in range(6) for k in range(1200)]
-    )
-    step = np.diff(level.reshape(4, 600, -1), axis=1)
+    people = [Behaviour(subject, 0, "balanced") for subject in range(6)]
+    level = np.array([[person.activation(k / 20) for k in range(1200)] for person in people])
+    step = np.diff(level, axis=1)
     assert np.abs(step).max() < 2.5  # a level-5 onset takes at least five frames
     assert step[step > 0.05].mean() > 1.2 * -step[step < -0.05].mean()
 
