@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_modules.common.errors import ModelError
+
 
 class AUModule(pl.LightningModule, ABC):
     """Base of all models: one optimised sum of named losses, and predictions that the ledger callback scores.
@@ -43,6 +45,11 @@ class AUModule(pl.LightningModule, ABC):
         Raises:
             ModelError: With the remedy.
         """
+        if not self.aus or len(set(self.aus)) < len(self.aus):
+            raise ModelError(f"model.aus: {self.aus} is empty or names an AU twice", "list each AU number once")
+        if data and data["aus"] != self.aus:
+            what = f"model.aus: {self.aus} are not the labels of the data, {data['aus']}"
+            raise ModelError(what, "leave model.aus at ${data.init_args.aus}")
 
     def facts(self) -> dict[str, Any]:
         """Plain JSON values that describe the trained model in result.json."""

@@ -87,8 +87,7 @@ class AUClassifier(AUModule):
         """See the base class; also reads the initial weights once, so that a fit cannot fail on them later."""
         if self.fault:
             raise self.fault
-        if not self.aus or len(set(self.aus)) < len(self.aus):
-            raise ModelError(f"model.aus: {self.aus} is empty or names an AU twice", "list each AU number once")
+        super().check(data)
         if self.backbone_checkpoint and data:
             check_leakage(read_checkpoint(self.backbone_checkpoint), data, self.backbone_checkpoint)
         self._initial_weights()

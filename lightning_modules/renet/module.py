@@ -115,7 +115,7 @@ class RENet(AUClassifier):
         if self.relation == "fixed":
             self.network.relation.omega.copy_(pairwise_pearson(label))
         sums = self.network.relation.row_sums().tolist()
-        weak = {f"AU{au:02d}": round(total, 3) for au, total in zip(self.aus, sums, strict=True) if total < MIN_ROW_SUM}
+        weak = {f"AU{self.aus[i]:02d}": round(sums[i], 3) for i in self.trained if sums[i] < MIN_ROW_SUM}
         if weak and self.normalizer == "sum":
             rank_zero_warn(
                 f"Relations of these AUs sum to less than {MIN_ROW_SUM}; the denominator of Eq. 5 is kept at it: {weak}"

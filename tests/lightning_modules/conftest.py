@@ -15,6 +15,7 @@ PROVENANCE: dict[str, Any] = {
     "dataset": "disfa",
     "persons": "disfa",
     "fold": 1,
+    "aus": AUS,
     "train_subjects": ["S1", "S2"],
     "val_subjects": ["S3"],
     "test_subjects": ["S4"],

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from lightning_modules.base import AUModule
+from lightning_modules.common.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")  # Lightning's own
 
@@ -56,6 +57,13 @@ def test_predictions_leave_in_single_precision_without_graph(aus, data):
     assert predicted["au_prob"].dtype == torch.float32
     assert not predicted["au_prob"].requires_grad
     assert predicted["level"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 12, 4], [1, 2]])
+def test_labels_in_another_order_are_refused(aus, provenance, labels):
+    TwoTerms(aus).check(provenance())
+    with pytest.raises(ModelError, match=r"model\.aus"):
+        TwoTerms(aus).check(provenance(aus=labels))
 
 
 def test_a_checkpoint_says_whose_it_is(aus):
