@@ -58,6 +58,12 @@ def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
     return refuse
 
 
+def _untunable(experiment: Experiment) -> str | None:
+    if experiment.facts["task"] == "intensity":
+        return "intensities have no threshold"
+    return _without("predictions_val", "run it again with data.select_on=val")(experiment)
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -87,7 +93,7 @@ PROTOCOLS = {
             name="tuned",
             text="As strict, at the thresholds with the best F1 on the fold's validation subjects (f1_tuned).",
             thresholds=tuned_on_validation,
-            refuse=_without("predictions_val", "run it again with data.select_on=val"),
+            refuse=_untunable,
         ),
     )
 }

@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datamodules.errors import DataError
-from experiments.evaluation import Evaluation, evaluate
+from experiments.evaluation import Evaluation, evaluate, one_half
 from experiments.ledgers import Experiment, load_experiment
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.published import differences, load_published
@@ -36,6 +36,8 @@ from experiments.tables import to_latex, to_markdown
 from experiments.terminal import exit_with
 
 DEFAULT_PROTOCOLS = ("strict", "paper", "pooled")
+NUMBERS = ["value", "low", "high", "lost", "seed_sd"]
+COLUMNS = ["run", "protocol", "metric", "au", "scope", *NUMBERS, "folds", "headline"]
 
 __all__ = ["print_table", "summarize", "write_report"]
 
@@ -46,7 +48,7 @@ def _tidy(readings: Sequence[Reading], pairs: Sequence[tuple[Experiment, Evaluat
     for reading in readings:
         if (evaluation := reading.evaluation) is None:
             continue
-        tuned = reading.protocol.name == "tuned"
+        tuned = reading.protocol.thresholds is not one_half
         for metric, scores in evaluation.metrics.items():
             key = {
                 "run": reading.experiment.name,
@@ -62,8 +64,7 @@ def _tidy(readings: Sequence[Reading], pairs: Sequence[tuple[Experiment, Evaluat
                     )
                 for scope in ("fold_mean", "pooled"):
                     part = getattr(scores, scope)
-                    fields = ("value", "low", "high", "lost", "seed_sd")
-                    numbers = {field: getattr(part, field)[column] for field in fields}
+                    numbers = {number: getattr(part, number)[column] for number in NUMBERS}
                     rows.append(
                         key
                         | {"au": name, "scope": scope, "folds": defined[column], **numbers}
@@ -88,21 +89,7 @@ def _tidy(readings: Sequence[Reading], pairs: Sequence[tuple[Experiment, Evaluat
                 }
                 for name, published in printed.items()
             ]
-    columns = [
-        "run",
-        "protocol",
-        "metric",
-        "au",
-        "scope",
-        "value",
-        "low",
-        "high",
-        "lost",
-        "folds",
-        "seed_sd",
-        "headline",
-    ]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def write_report(
@@ -159,13 +146,11 @@ def write_report(
 def _read(experiment: Experiment, protocol: Protocol, plain: Evaluation, resamples: int, seed: int) -> Reading:
     if reason := protocol.refuse(experiment):
         return Reading(experiment, protocol, None, f"not available: {reason}")
-    remark = protocol.remark(experiment) or ""
-    if (protocol.ledger, protocol.thresholds) == (PROTOCOLS["strict"].ledger, PROTOCOLS["strict"].thresholds):
-        return Reading(experiment, protocol, plain, remark)  # another view of the same scores
-    if protocol.thresholds is not PROTOCOLS["strict"].thresholds and "f1" not in plain.metrics:
-        return Reading(experiment, protocol, None, "not available: intensities have no threshold")
-    evaluation = evaluate(experiment, protocol.ledger, protocol.thresholds, resamples, seed)
-    return Reading(experiment, protocol, evaluation, remark)
+    if protocol.ledger == "predictions" and protocol.thresholds is one_half:
+        evaluation = plain  # another view of the same scores
+    else:
+        evaluation = evaluate(experiment, protocol.ledger, protocol.thresholds, resamples, seed)
+    return Reading(experiment, protocol, evaluation, protocol.remark(experiment) or "")
 
 
 def _write(out: Path, sections: Sequence[Section], numbers: pd.DataFrame) -> None:
@@ -199,9 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples; 0: no intervals")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
     options = parser.parse_args(arguments)
+    page = write_report(options.runs, options.out, options.protocols.split(","), options.bootstrap, options.seed)
     for path in options.runs:
         print_table(summarize(path, options.bootstrap, options.seed))
-    page = write_report(options.runs, options.out, options.protocols.split(","), options.bootstrap, options.seed)
     print(f"\nreport: {page}")
     return 0
 
