@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datamodules.synth.face import Face, curve
+from datamodules.synth.face import Face
+from datamodules.synth.grid import SUBPIXEL, curve
 from datamodules.synth.streams import Purpose, stream
 
 WIDTH = 3.3  # face coordinates that the picture's side covers at mean distance
@@ -19,7 +20,7 @@ class Scene:
         light: Azimuth and elevation of the key light in radians, its strength, and the ambient light's.
         tint: (3,) colour of the light.
         exposure: Factor that the camera meters for this face; dark skin is exposed longer, though not all the way.
-        background: (size, size, 3) float32 linear light, with the shoulders' colour in ``cloth``.
+        background: (size, size, 3) float32 linear light.
         cloth: (3,) linear colour of the clothes.
         zoom: Size of the face against the mean; noise: standard deviation of the sensor; blur: of the lens, as a share
             of the picture's side.
@@ -117,24 +118,12 @@ def behind(scene: Scene, face: Face, camera: Camera) -> np.ndarray:
     picture = scene.background.copy()
     wide = abs(face.identity.landmarks[4, 0])
     neck = np.array([(-0.78 * wide, 0.4), (0.78 * wide, 0.4), (0.82 * wide, 1.6), (-0.82 * wide, 1.6)])
-    shoulders = np.array(
-        [
-            (-0.5, 1.25),
-            (0.0, 1.42),
-            (0.5, 1.25),
-            (1.1, 1.4),
-            (1.6, 1.8),
-            (1.7, 3.0),
-            (-1.7, 3.0),
-            (-1.6, 1.8),
-            (-1.1, 1.4),
-        ]
-    )
+    half = np.array([(0.5, 1.25), (1.1, 1.4), (1.6, 1.8), (1.7, 3.0)])
+    shoulders = np.vstack([(0.0, 1.42), half, half[::-1] * (-1, 1)])
     middle = camera.project(np.zeros((1, 2)))[0]
-    scale = camera.scale
     for outline, colour in ((neck, np.square(face.identity.skin) * 0.42), (shoulders, scene.cloth * 0.6)):
-        points = np.round((curve(outline, closed=True) * scale + middle) * 16).astype(np.int32)
-        cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_8, 4)
+        points = np.round((curve(outline, closed=True) * camera.scale + middle) * 2**SUBPIXEL).astype(np.int32)
+        cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_8, SUBPIXEL)
     return picture
 
 
@@ -162,8 +151,8 @@ def occlude(picture: np.ndarray, kind: str, rng: np.random.Generator, camera: Ca
         ]
         colour = np.square(face.identity.hair) * level
     for start, end, width in strokes:
-        a, b = np.round(camera.project(np.stack([start, end])) * 16).astype(int)
-        cv2.line(mask, a.tolist(), b.tolist(), 255, max(1, round(width * camera.scale)), cv2.LINE_AA, 4)
+        a, b = np.round(camera.project(np.stack([start, end])) * 2**SUBPIXEL).astype(int)
+        cv2.line(mask, a.tolist(), b.tolist(), 255, max(1, round(width * camera.scale)), cv2.LINE_AA, SUBPIXEL)
     cover = cv2.GaussianBlur(mask, (0, 0), 0.012 * camera.scale).astype(np.float32)[..., None] / 255
     relief = cv2.GaussianBlur(mask, (0, 0), 0.06 * camera.scale).astype(np.float32)[..., None] / 255
     picture += cover * (colour.astype(np.float32) * (0.45 + 0.55 * relief) - picture)

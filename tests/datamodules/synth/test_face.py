@@ -3,7 +3,8 @@ import pytest
 
 from datamodules.synth.behaviour import SYNTH_AUS, Distractors
 from datamodules.synth.expression import BULGES, MOTION, WRINKLES
-from datamodules.synth.face import Face, curve
+from datamodules.synth.face import Face
+from datamodules.synth.grid import curve
 from datamodules.synth.identity import MIRROR, draw_identity
 
 STILL = Distractors(blink=0.0, opening=0.0, pucker=0.0, gaze=np.zeros(2))
