@@ -12,6 +12,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def main() -> int:
 
 def _apart(measure: Callable[[Path], Any], folder: Path) -> Any:
     """Result of a measurement in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (folder,))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, folder).result()
 
 
 def _peak() -> float:
