@@ -290,7 +290,7 @@ def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
         found.append(("precision_recall", caption, figures.precision_recall(pairs)))
         true = ledger[[f"{name}_true" for name in names]].to_numpy()
         prob = ledger[[f"{name}_prob" for name in names]].to_numpy(np.float64)
-        caption = "How often the AU of the column is present when that of the row is."
+        caption = "How often the AU of the column is present when that of the row is. Blank: the row never is."
         found.append(("cooccurrence", caption, figures.cooccurrence(true, prob >= 0.5, aus)))
         by_fold = dict(zip(names, evaluation.metrics["f1"].folds.T.tolist(), strict=False))
         by_subject = dict(zip(names, evaluation.subject_f1.T.tolist(), strict=True))

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 
 OCCURRENCE_METRICS = ("f1", "accuracy", "auc", "ap")
 INTENSITY_METRICS = ("icc", "mae", "mse", "pcc")
+LABEL_FACTS = ("prevalence", "positives", "n", "undefined")
 
 
 class Ledger(Protocol):
@@ -271,9 +272,11 @@ def trivial(ledger: Ledger) -> dict[str, Any]:
 
 
 def flatten(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Nested scores as flat names to log: `f1_mean`, `f1/AU12`. Lists (`undefined`) are left out."""
+    """Nested scores as flat names to log: `f1_mean`, `f1/AU12`; without the facts of the labels, which never change."""
     flat: dict[str, float] = {}
     for name, value in scores.items():
+        if name in LABEL_FACTS:
+            continue
         if isinstance(value, Mapping):
             flat |= {f"{name}/{key}": number for key, number in flatten(value).items()}
         elif isinstance(value, int | float | np.number):
