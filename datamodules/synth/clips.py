@@ -15,6 +15,8 @@ from datamodules.synth.streams import Purpose, stream, wander
 
 __all__ = ["SYNTH_AUS", "SynthFrame", "render_clip"]
 
+_STRETCH = 5.0  # seconds that an occlusion lasts
+_FAR = 25.0  # degrees of yaw beyond which the far half of the face is foreshortened away
 _FINEST = 128  # smaller pictures are drawn at a multiple of their size and averaged, or wrinkles would alias
 
 
@@ -49,8 +51,8 @@ def _face(seed: int, subject: int, side: int) -> Face:
 
 
 def _occluder(seed: int, subject: int, time: float) -> tuple[str, np.random.Generator]:
-    """What covers the face in this five seconds' stretch: nothing, a hand, hair, or a turn away."""
-    rng = stream(seed, subject, Purpose.OCCLUSION, int(time // 5.0))
+    """What hides part of the face in this stretch of time: nothing, a hand, hair, or a turn away."""
+    rng = stream(seed, subject, Purpose.OCCLUSION, int(time // _STRETCH))
     return str(rng.choice(["none", "hand", "hair", "turn"], p=[0.94, 0.025, 0.015, 0.02])), rng
 
 
@@ -93,7 +95,8 @@ class Clip:
         pose = self._face.identity.head + sway[:3] * (7.0, 4.5, 3.0)
         occluder, rng = _occluder(*self._key, time)
         if occluder == "turn":
-            pose = pose + np.array([rng.choice([-1, 1]) * 24.0, 0, 0])
+            away = 40.0 * np.sin(np.pi * (time % _STRETCH) / _STRETCH)
+            pose = pose + np.array([rng.choice([-1, 1]) * away, 0, 0])
         drift = 0.1 * wander(*self._key, Purpose.DRIFT, time, 6.0, 2)
         return self._draw(
             intensity=dict(zip(SYNTH_AUS, coded.tolist(), strict=True)),
@@ -162,7 +165,7 @@ class Clip:
             image=expose(image, scene, sensor_rng),
             landmarks=landmarks.astype(np.float32),
             intensity=intensity,
-            occluded=occluder != "none",
+            occluded=occluder in ("hand", "hair") or abs(pose[0]) > _FAR,
             pose=pose.astype(np.float32),
             light=light.astype(np.float32),
             background=scene.background.mean(axis=(0, 1)),
