@@ -139,6 +139,14 @@ def test_resamples_that_lose_all_positives_are_counted(tmp_path: Path, write_fol
     assert column(evaluation, "f1", part="low")["AU01"] == 1
 
 
+def test_a_fold_that_never_had_positives_loses_none(two_folds: Path) -> None:
+    evaluation = evaluate(load_experiment(two_folds), resamples=100)
+    lost = column(evaluation, "f1", part="lost")
+    assert lost["AU04"] == 0  # no fold has it
+    only_b = np.random.default_rng([0, 1]).multinomial(2, [0.5, 0.5], 100)[:, 0] == 0
+    assert lost["AU02"] == only_b.sum()  # fold 1 has it in subject a alone; fold 2 not at all
+
+
 def test_single_subject_has_no_interval(tmp_path: Path, write_fold: Writer) -> None:
     write_fold(tmp_path / "run", 1, {"subject": ["a", "a"], "AU01_true": [1, 0], "AU01_prob": [0.9, 0.1]})
     evaluation = evaluate(load_experiment(tmp_path / "run"), resamples=100)

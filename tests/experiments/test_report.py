@@ -132,6 +132,8 @@ def test_differences_only_where_comparable(report: Path) -> None:
     assert list(by_au.index) == [
         f"{run} minus {row}" for row in ("ResNet18", "RE-Net") for run in ("renet", "resnet18")
     ]
+    other_aus = table_of(text, "Yang and Yin, ACCV 2020, table 5, ICC(3,1) on disfa**")
+    assert other_aus.loc["level", "mean"] == "–"  # its mean is over other AUs than the column's
     published = table_of(text, "Yang and Yin, ACCV 2020, table 5, ICC(3,1) on disfa: difference of the mean")
     assert "AU set: 1 2 4 5 6 9 12 15 17 20 25 26 vs 1 2 4 6 9 12 25 26" in published.loc["RE-Net"].iloc[0]
 
@@ -156,6 +158,19 @@ def test_runs_are_compared_by_subject(report: Path) -> None:
     table = table_of(text, "renet minus resnet18")
     assert table.loc["mean"].iloc[2] == "better"
     assert "renet minus right: not compared, they differ in camera, held-out subjects." in text
+
+
+def test_a_lower_error_is_better(tmp_path: Path, write_fold: Writer, random_ledger: Writer) -> None:
+    ledger = {key: values for key, values in random_ledger(1).items() if "prob" not in key}
+    worse = {
+        key: 5 - values if key.endswith("_level") else values for key, values in ledger.items() if "true" not in key
+    }
+    write_fold(tmp_path / "near", 1, ledger, task="intensity")
+    write_fold(tmp_path / "far", 1, ledger | worse, task="intensity")
+    text = write_report([tmp_path / "near", tmp_path / "far"], resamples=100).with_name("report.md").read_text()
+    mean = table_of(text, "near minus far").loc["mean"].tolist()
+    assert mean[3].startswith("-")  # MAE after ICC: value, interval, verdict each
+    assert mean[5] == "better"
 
 
 def test_optimistic_selection_is_stamped(report: Path) -> None:
