@@ -49,7 +49,10 @@ def run_jobs(
     Raises:
         DataError: As raised by a job, or when a worker was killed.
     """
-    with tqdm(total=total, initial=done, desc=description, unit="frame", disable=not progress) as bar:
+    pace = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file keeps every line that a terminal overwrites
+    with tqdm(
+        total=total, initial=done, desc=description, unit="frame", disable=not progress, mininterval=pace
+    ) as bar:
         if workers == 0:
             for item in items:
                 job(item, bar.update)
