@@ -46,7 +46,10 @@ def check_class(checkpoint: dict[str, Any], model: "AUClassifier", path: str | P
 
 
 def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | Path) -> None:
-    """Refuse a source that was fitted or selected on persons whom this run validates or tests on.
+    """Refuse a source that has seen persons whom this run scores.
+
+    Nobody tested may have been among the source's training or validation subjects, nobody validated among its training
+    subjects. Validation subjects in common are in order: stages of one fold share them, and neither is fitted on them.
 
     Args:
         checkpoint: The source.
@@ -63,8 +66,8 @@ def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | 
         raise ModelError(f"checkpoint {path}: does not say whom it has seen", "give a checkpoint that run.py wrote")
     if source["persons"] != data["persons"]:
         return
-    seen = {*source["train_subjects"], *source["val_subjects"]}
-    if leaked := sorted(seen & {*data["val_subjects"], *data["test_subjects"]}):
+    fitted, chosen = set(source["train_subjects"]), set(source["val_subjects"])
+    if leaked := sorted((fitted | chosen) & {*data["test_subjects"]} | fitted & {*data["val_subjects"]}):
         raise ModelError(
             f"checkpoint {path}: has seen subjects that this run validates or tests on: {', '.join(leaked)}",
             f"take a source of the same fold (this run: fold {data['fold']}, source: fold {source['fold']})",

@@ -75,6 +75,10 @@ def test_a_source_that_saw_held_out_persons_is_refused(provenance, changes, refu
         check_leakage(checkpoint, provenance(**changes), "x.ckpt")
 
 
+def test_stages_of_one_fold_share_their_validation_subjects(provenance):
+    check_leakage({"D": provenance()}, provenance(), "x.ckpt")
+
+
 def test_validation_subjects_of_the_source_count_as_seen(provenance):
     with pytest.raises(ModelError, match="S3"):
         check_leakage({"D": provenance()}, provenance(val_subjects=[], test_subjects=["S3"]), "x.ckpt")
