@@ -35,27 +35,19 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
 
     Args:
         name: timm model name.
-        width: Factor on the channels of a ResNet's four stages (its stem keeps its width); 1 = as published.
+        width: Factor on the channels of a ResNet; 1 = as published. A stem of one convolution keeps its 64.
         pretrained: True = timm's default weights (downloaded once), a path = weights of that model in timm's layout.
 
     Raises:
         ModelError: Unknown name, a width that the model cannot take, or weights that cannot be had.
     """
     if not timm.is_model(name):
+        raise ModelError(f"model.backbone: timm knows no model '{name}'", "see timm.list_models('*resnet*')")
+    if width != 1 and pretrained:
         raise ModelError(
-            f"model.backbone: timm knows no model '{name}'", "list the names with timm.list_models('*resnet*')"
+            f"model.width {width} has no pretrained weights", "set model.width=1 or model.pretrained=false"
         )
-    arguments: dict[str, Any] = {}
-    if width != 1:
-        if pretrained:
-            raise ModelError(
-                f"model.width {width} has no pretrained weights", "set model.width=1 or model.pretrained=false"
-            )
-        if width <= 0 or not issubclass(
-            timm.models.model_entrypoint(name).__annotations__.get("return", object), ResNet
-        ):
-            raise ModelError(f"model.width {width} does not fit {name}", "use a timm ResNet and a width above 0, or 1")
-        arguments["channels"] = tuple(max(1, round(width * channels)) for channels in (64, 128, 256, 512))
+    arguments = _scaled_channels(name, width) if width != 1 else {}
     if isinstance(pretrained, str):
         arguments["pretrained_cfg_overlay"] = {"file": pretrained}
     try:
@@ -69,3 +61,14 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
             "give the path of a weights file, connect to the network once, or set model.pretrained=false",
         ) from error
     return model.to(memory_format=torch.channels_last)
+
+
+def _scaled_channels(name: str, width: float) -> dict[str, Any]:
+    """Arguments of a timm ResNet that scale its stages, and its stem where that is several convolutions."""
+    published = timm.create_model(name)
+    if width <= 0 or not isinstance(published, ResNet):
+        raise ModelError(f"model.width {width} does not fit {name}", "use a timm ResNet and a width above 0, or 1")
+    arguments: dict[str, Any] = {"channels": tuple(max(1, round(width * channels)) for channels in (64, 128, 256, 512))}
+    if isinstance(published.conv1, nn.Sequential):
+        arguments["stem_width"] = max(4, round(width * published.bn1.num_features / 2))
+    return arguments

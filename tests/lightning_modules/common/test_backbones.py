@@ -17,6 +17,11 @@ def test_width_scales_the_stages():
     assert create_backbone("resnet18", width=0.25).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 128)
 
 
+def test_width_scales_a_deep_stem():
+    stem = [layer.out_channels for layer in create_backbone("resnet10t", 0.25).conv1 if hasattr(layer, "out_channels")]
+    assert stem == [6, 8, 16]  # 24, 32, 64 as published
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
