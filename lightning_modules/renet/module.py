@@ -26,7 +26,8 @@ class RENet(AUClassifier):
         backbone_checkpoint: Checkpoint of another RENet run to start from; rows of AUs are mapped by their number.
         task: What is predicted; intensity has six levels (Sec. 4.5).
         relation: ``fixed`` = Pearson correlation of the fold's training labels (Sec. 3.3); ``learnable`` (Sec. 4.6);
-            ``identity`` = own scale and shift without mixing; ``none`` = scale 1, shift 0 (Sec. 4.6).
+            ``identity`` = own scale and shift without mixing; ``none`` = scale 1, shift 0 (Sec. 4.6), which needs
+            ``head: per_au``.
         normalizer: Denominator of Eq. 5; ``sum`` is the paper's.
         head: One linear layer shared by all AUs (the paper's), or one per AU.
         strategy: ``random`` = one AU a step, drawn uniformly; ``joint`` = all AUs in every step (Sec. 3.4).
@@ -93,6 +94,9 @@ class RENet(AUClassifier):
             raise ModelError("model.unseen_aus: names every AU of model.aus", "leave at least one AU to train on")
         if self.unseen_aus and self.head == "per_au":
             raise ModelError("model.unseen_aus: an unseen AU cannot have a head of its own", "set model.head=shared")
+        if self.relation == "none" and self.head == "shared":
+            what = "model.relation: none with a shared head gives all AUs the same output"
+            raise ModelError(what, "set model.head=per_au")
         super().check(data)
         if not isinstance(self.network.backbone, ResNet):
             raise ModelError(f"model.backbone: {self.backbone} is no ResNet", "use a timm ResNet, such as resnet18")

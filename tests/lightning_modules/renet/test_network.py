@@ -171,6 +171,11 @@ def test_the_relation_travels_in_the_state_dict():
         assert "relation.omega" in network(relation=kind).state_dict()
 
 
+def test_without_scale_and_shift_training_tells_no_aus_apart():
+    logit = RENetwork(create_backbone("resnet18", 0.125), 3, relation="none").train()(images(), [0, 1, 2])
+    torch.testing.assert_close(logit[:, 1:], logit[:, :1].expand(-1, 2, -1))
+
+
 # --- unseen AUs ------------------------------------------------------------------------------------------------------
 
 
