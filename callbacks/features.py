@@ -26,9 +26,7 @@ class Features(pl.Callback):
         self._kept, self._left = [], self.limit
         self._coin = np.random.default_rng(0)
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Keep the features of some frames of the batch (rank 0's share of the test)."""
         picked = np.flatnonzero(self._coin.random(len(batch["image"])) < self.share)[: self._left]
         if trainer.is_global_zero and len(picked):

@@ -85,15 +85,11 @@ class Ledger(pl.Callback):
         self._parts: list[dict[str, Any]] = []
         self._flipped: list[dict[str, Any]] = []
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch, and its mirror image where asked."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
         if self.flip:
@@ -101,9 +97,7 @@ class Ledger(pl.Callback):
             mean = {key: (outputs[key] + mirrored[key]) / 2 for key in FLIP_AVERAGED if key in outputs}
             self._flipped.append(ledger_columns(batch, mean, pl_module.aus))
 
-    def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
 

@@ -50,9 +50,7 @@ def run_jobs(
         DataError: As raised by a job, or when a worker was killed.
     """
     pace = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file keeps every line that a terminal overwrites
-    with tqdm(
-        total=total, initial=done, desc=description, unit="frame", disable=not progress, mininterval=pace
-    ) as bar:
+    with tqdm(total=total, initial=done, desc=description, unit="frame", disable=not progress, mininterval=pace) as bar:
         if workers == 0:
             for item in items:
                 job(item, bar.update)

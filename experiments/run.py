@@ -20,6 +20,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 
 from datamodules.base import AUDataModule
+from datamodules.jobs import usable_cpus
 from experiments import report
 from experiments.cli import ConfigError, SuiteCLI, normalise
 from experiments.fold import Fold, is_rank_zero
@@ -100,6 +101,7 @@ def experiment_folder(cli: SuiteCLI) -> Path:
 def run_fold(argv: list[str]) -> int:
     """Train and score one fold, in one process (or one per device)."""
     cli = SuiteCLI(argv)
+    share_cores(cli)
     model, data = cli.build()
     data.check()
     if is_rank_zero():
@@ -122,6 +124,12 @@ def run_fold(argv: list[str]) -> int:
     if is_rank_zero():
         print_result(folder)
     return 0
+
+
+def share_cores(cli: SuiteCLI) -> None:
+    """Leave the loader processes their cores, unless the user says how many threads torch has."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, usable_cpus() - cli.config.data.init_args.num_workers))
 
 
 def run_required(command: str, argv: list[str], cli: SuiteCLI) -> None:
