@@ -1,0 +1,1 @@
+"""The commands: from a raw dataset to a report."""

@@ -22,7 +22,7 @@ from datamodules.base import AUDataModule
 from experiments.cli import SuiteCLI
 from experiments.run_folder import RunFolder, State
 from lightning_modules.base import AUModule
-from lightning_modules.common import metrics, weights
+from lightning_modules.common import metrics
 
 T_SNE_FRAMES = 1500
 LEDGERS = {"test": "predictions", "val": "predictions_val", "test_flip": "predictions_flip"}
@@ -47,13 +47,9 @@ class Fold:
         self.loggers = tracker(kind, self.options.wandb, folder.path, name, self.options.name, folder.settings)
 
     def run(self, state: State) -> None:
-        """Train (or go on, or take the given checkpoint), score, and close the folder."""
+        """Train (or go on, unless the model came trained), score, and close the folder."""
         started = time.monotonic()
-        epochs = 0
-        if self.options.checkpoint is not None:
-            weights.load_for_evaluation(self.model, self.options.checkpoint)
-        else:
-            epochs = self.train(state)
+        epochs = self.train(state) if self.options.checkpoint is None else 0
         result = self.evaluate()
         if is_rank_zero():
             result |= {"epochs": epochs, "seconds": round(time.monotonic() - started, 1)}

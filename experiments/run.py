@@ -26,7 +26,9 @@ from experiments.cli import ConfigError, SuiteCLI, normalise
 from experiments.fold import Fold, is_rank_zero
 from experiments.run_folder import RunFolder, write_text
 from experiments.terminal import exit_with
+from lightning_modules.base import AUModule
 from lightning_modules.common import weights
+from lightning_modules.common.classifier import AUClassifier
 
 INHERITED_TRAINER = ("default_root_dir", "accelerator", "devices", "precision")
 
@@ -114,8 +116,8 @@ def run_fold(argv: list[str]) -> int:
         data.prepare_data()
         data.setup()
         model.check(data.state_dict())
-        if cli.config.run.checkpoint is not None:
-            weights.check_evaluation(cli.config.run.checkpoint, model.aus, data.state_dict())
+        if (checkpoint := cli.config.run.checkpoint) is not None:
+            load_for_scoring(checkpoint, model, data)
         if is_rank_zero():
             folder.open(state)
             log_to(folder.path / "log.txt")
@@ -124,6 +126,15 @@ def run_fold(argv: list[str]) -> int:
     if is_rank_zero():
         print_result(folder)
     return 0
+
+
+def load_for_scoring(checkpoint: str, model: AUModule, data: AUDataModule) -> None:
+    """Give ``model`` the weights of another run, where these may be scored on the subjects of this one."""
+    if not isinstance(model, AUClassifier):
+        name = type(model).__name__
+        raise ConfigError(f"run.checkpoint: {name} cannot take over a checkpoint of another run", "train it instead")
+    weights.check_evaluation(checkpoint, model.aus, data.state_dict(), model.allow_crop_mismatch)
+    weights.load_for_evaluation(model, checkpoint)
 
 
 def share_cores(cli: SuiteCLI) -> None:

@@ -18,6 +18,7 @@ class BaselineAU(AUClassifier):
         width: Factor on the channels of a ResNet; 1 as published.
         pretrained: True = timm's ImageNet weights, a path = a file of them.
         backbone_checkpoint: Checkpoint of another BaselineAU run to start from.
+        allow_crop_mismatch: Whether that run, or one that is scored, may have seen other crops.
         task: What is predicted.
         lr: Of Adam, constant (RE-Net, Sec. 4.3).
         weight_decay: L2 on convolutions and the head.
@@ -31,12 +32,15 @@ class BaselineAU(AUClassifier):
         width: float = 1.0,
         pretrained: bool | str = False,
         backbone_checkpoint: str | None = None,
+        allow_crop_mismatch: bool = False,
         task: Task = "occurrence",
         lr: float = 1e-4,
         weight_decay: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(aus, backbone, width, pretrained, backbone_checkpoint, task, lr, weight_decay, seed)
+        super().__init__(
+            aus, backbone, width, pretrained, backbone_checkpoint, allow_crop_mismatch, task, lr, weight_decay, seed
+        )
         self.create_network()
 
     def build(self, backbone: nn.Module) -> BaselineNetwork:

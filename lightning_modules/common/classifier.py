@@ -12,7 +12,14 @@ from lightning_modules.base import AUModule
 from lightning_modules.common.backbones import create_backbone
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import AUNetwork, Task, au_predictions
-from lightning_modules.common.weights import check_class, check_leakage, file_sha, map_weights, read_checkpoint
+from lightning_modules.common.weights import (
+    check_class,
+    check_leakage,
+    crops_differ,
+    file_sha,
+    map_weights,
+    read_checkpoint,
+)
 
 
 class AUClassifier(AUModule):
@@ -27,6 +34,7 @@ class AUClassifier(AUModule):
         width: Factor on the channels of a ResNet; 1 as published.
         pretrained: True = timm's ImageNet weights, a path = a file of them.
         backbone_checkpoint: Checkpoint of another run of this class.
+        allow_crop_mismatch: Whether that run may have seen other crops.
         task: What is predicted.
         lr: Of Adam, constant.
         weight_decay: L2 on convolutions and heads, never on normalisation or a relation.
@@ -42,6 +50,7 @@ class AUClassifier(AUModule):
         width: float,
         pretrained: bool | str,
         backbone_checkpoint: str | None,
+        allow_crop_mismatch: bool,
         task: Task,
         lr: float,
         weight_decay: float,
@@ -52,6 +61,8 @@ class AUClassifier(AUModule):
         self.width = width
         self.pretrained = pretrained
         self.backbone_checkpoint = backbone_checkpoint
+        self.allow_crop_mismatch = allow_crop_mismatch
+        self.crop_mismatch = False
         self.task = task
         self.lr = lr
         self.weight_decay = weight_decay
@@ -78,7 +89,7 @@ class AUClassifier(AUModule):
     def initialisation(self) -> str:
         """Where the first weights come from: ``checkpoint:<hash>``, ``weights:<hash>``, ``imagenet`` or ``none``."""
         if self.backbone_checkpoint:
-            return f"checkpoint:{file_sha(self.backbone_checkpoint)}"
+            return f"checkpoint:{file_sha(self.backbone_checkpoint)}{' (other crop)' * self.crop_mismatch}"
         if isinstance(self.pretrained, str):
             return f"weights:{file_sha(self.pretrained)}"
         return "imagenet" if self.pretrained else "none"
@@ -89,7 +100,10 @@ class AUClassifier(AUModule):
             raise self.fault
         super().check(data)
         if self.backbone_checkpoint and data:
-            check_leakage(read_checkpoint(self.backbone_checkpoint), data, self.backbone_checkpoint)
+            path = self.backbone_checkpoint
+            source = read_checkpoint(path)
+            check_leakage(source, data, path)
+            self.crop_mismatch = crops_differ(source, data, path, self.allow_crop_mismatch)
         self._initial_weights()
 
     def setup(self, stage: str) -> None:

@@ -45,6 +45,35 @@ def check_class(checkpoint: dict[str, Any], model: "AUClassifier", path: str | P
         raise ModelError(f"checkpoint {path}: of {written}, not of {own}", f"give a checkpoint of a {own} run")
 
 
+def provenance(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The DataModule's state in a checkpoint: whom and which crops the model has seen.
+
+    Raises:
+        ModelError: It holds none.
+    """
+    # Lightning files the state of a DataModule under its class name; what tells it apart is what it holds.
+    states = (state for state in checkpoint.values() if isinstance(state, dict))
+    source = next((state for state in states if {"persons", "train_subjects", "val_subjects"} <= set(state)), None)
+    if source is None:
+        raise ModelError(f"checkpoint {path}: does not say whom it has seen", "give a checkpoint that run.py wrote")
+    return source
+
+
+def crops_differ(checkpoint: dict[str, Any], data: dict[str, Any], path: str | Path, allowed: bool) -> bool:
+    """Whether the source saw faces cropped in another way than this run does.
+
+    Raises:
+        ModelError: It did, and that is not allowed.
+    """
+    theirs, ours = provenance(checkpoint, path)["preprocessing"], data["preprocessing"]
+    if theirs != ours and not allowed:
+        raise ModelError(
+            f"checkpoint {path}: trained on crops {theirs}, this run has {ours}",
+            "prepare both datasets with one preset, or set model.allow_crop_mismatch=true",
+        )
+    return bool(theirs != ours)
+
+
 def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | Path) -> None:
     """Refuse a source that has seen persons whom this run scores.
 
@@ -59,11 +88,7 @@ def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | 
     Raises:
         ModelError: Shared persons, or a source that does not say whom it has seen.
     """
-    # Lightning files the state of a DataModule under its class name; what tells it apart is what it holds.
-    states = (state for state in checkpoint.values() if isinstance(state, dict))
-    source = next((state for state in states if {"persons", "train_subjects", "val_subjects"} <= set(state)), None)
-    if source is None:
-        raise ModelError(f"checkpoint {path}: does not say whom it has seen", "give a checkpoint that run.py wrote")
+    source = provenance(checkpoint, path)
     if source["persons"] != data["persons"]:
         return
     fitted, chosen = set(source["train_subjects"]), set(source["val_subjects"])
@@ -112,13 +137,14 @@ def map_weights(
     return mapped
 
 
-def check_evaluation(path: str | Path, aus: list[int], data: dict[str, Any]) -> None:
-    """Whether a run may score the checkpoint of another one: it knows the AUs and has not seen the subjects.
+def check_evaluation(path: str | Path, aus: list[int], data: dict[str, Any], allow_crop_mismatch: bool = False) -> None:
+    """Whether a run may score the checkpoint of another one: it knows AUs and crops and has not seen the subjects.
 
     Args:
         path: The checkpoint.
         aus: AUs to be scored.
         data: ``state_dict()`` of the DataModule.
+        allow_crop_mismatch: Whether the crops may differ.
 
     Raises:
         ModelError: It may not.
@@ -129,6 +155,7 @@ def check_evaluation(path: str | Path, aus: list[int], data: dict[str, Any]) -> 
         common = [au for au in aus if au in known]
         raise ModelError(f"checkpoint {path}: knows no AU {foreign}", f"set data.aus={common}")
     check_leakage(checkpoint, data, path)
+    crops_differ(checkpoint, data, path, allow_crop_mismatch)
 
 
 def load_for_evaluation(model: "AUClassifier", path: str | Path) -> None:

@@ -24,6 +24,7 @@ class RENet(AUClassifier):
         width: Factor on its channels; 1 as published.
         pretrained: True = timm's ImageNet weights, a path = a file of them.
         backbone_checkpoint: Checkpoint of another RENet run to start from; rows of AUs are mapped by their number.
+        allow_crop_mismatch: Whether that run, or one that is scored, may have seen other crops.
         task: What is predicted; intensity has six levels (Sec. 4.5).
         relation: ``fixed`` = Pearson correlation of the fold's training labels (Sec. 3.3); ``learnable`` (Sec. 4.6);
             ``identity`` = own scale and shift without mixing; ``none`` = scale 1, shift 0 (Sec. 4.6), which needs
@@ -49,6 +50,7 @@ class RENet(AUClassifier):
         width: float = 1.0,
         pretrained: bool | str = False,
         backbone_checkpoint: str | None = None,
+        allow_crop_mismatch: bool = False,
         task: Task = "occurrence",
         relation: RelationKind = "fixed",
         normalizer: Normalizer = "sum",
@@ -61,7 +63,9 @@ class RENet(AUClassifier):
         weight_decay: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(aus, backbone, width, pretrained, backbone_checkpoint, task, lr, weight_decay, seed)
+        super().__init__(
+            aus, backbone, width, pretrained, backbone_checkpoint, allow_crop_mismatch, task, lr, weight_decay, seed
+        )
         self.relation = relation
         self.normalizer = normalizer
         self.head = head

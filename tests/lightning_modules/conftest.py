@@ -19,6 +19,7 @@ PROVENANCE: dict[str, Any] = {
     "train_subjects": ["S1", "S2"],
     "val_subjects": ["S3"],
     "test_subjects": ["S4"],
+    "preprocessing": "0123456789ab",
 }
 
 

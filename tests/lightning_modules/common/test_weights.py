@@ -96,6 +96,19 @@ def test_check_refuses_leakage_before_a_trainer_exists(aus, source, provenance):
         model.check(provenance(test_subjects=["S1"]))
 
 
+def test_other_crops_are_refused_unless_allowed_and_then_stamped(aus, source, provenance):
+    other = provenance(val_subjects=[], preprocessing="ba9876543210")
+    with pytest.raises(ModelError, match=r"0123456789ab.*ba9876543210") as caught:
+        RENet(aus, width=0.125, backbone_checkpoint=source[1]).check(other)
+    assert "allow_crop_mismatch" in caught.value.remedy
+    with pytest.raises(ModelError, match="trained on crops"):
+        check_evaluation(source[1], aus, other)
+    check_evaluation(source[1], aus, other, allow_crop_mismatch=True)
+    allowed = RENet(aus, width=0.125, backbone_checkpoint=source[1], allow_crop_mismatch=True)
+    allowed.check(other)
+    assert allowed.initialisation.endswith("(other crop)")
+
+
 def test_broken_missing_and_foreign_files_are_user_errors(aus, source, tmp_path):
     broken, foreign = tmp_path / "broken.ckpt", tmp_path / "foreign.ckpt"
     broken.write_bytes(b"PK not a checkpoint")
