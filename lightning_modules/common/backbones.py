@@ -1,7 +1,13 @@
 """timm backbones by name, and the layer that turns uint8 images into what they expect. Pure torch and timm."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub.constants as hub
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -51,7 +57,8 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
     if isinstance(pretrained, str):
         arguments["pretrained_cfg_overlay"] = {"file": pretrained}
     try:
-        model = timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **arguments)
+        with _cache_only_where_the_hub_has_no_address() if pretrained is True else nullcontext():
+            model = timm.create_model(name, pretrained=bool(pretrained), num_classes=0, **arguments)
     except Exception as error:
         if not pretrained:
             raise
@@ -61,6 +68,21 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
             "give the path of a weights file, connect to the network once, or set model.pretrained=false",
         ) from error
     return model.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _cache_only_where_the_hub_has_no_address() -> Iterator[None]:
+    """Without a network timm's hub client would try again for a minute before it says that weights cannot be had."""
+    before = hub.HF_HUB_OFFLINE
+    if not before and not getproxies():
+        try:
+            socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, 443)
+        except OSError:
+            hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def _scaled_channels(name: str, width: float) -> dict[str, Any]:

@@ -1,6 +1,10 @@
+import socket
+
+import huggingface_hub.constants as hub
 import pytest
 import timm
 import torch
+from torch import nn
 
 from lightning_modules.common.backbones import InputNormalization, create_backbone
 from lightning_modules.common.errors import ModelError
@@ -43,8 +47,30 @@ def test_weights_that_cannot_be_downloaded_are_a_user_error(monkeypatch):
         raise OSError("We couldn't connect to the hub")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
     with pytest.raises(ModelError, match=r"model.pretrained=True.*couldn't connect"):
         create_backbone("resnet18", pretrained=True)
+
+
+def test_without_an_address_only_the_cache_is_read(monkeypatch):
+    seen = []
+
+    def no_address(*_):
+        seen.append("asked")
+        raise OSError("Name or service not known")
+
+    def create(*_, **__):
+        seen.append(hub.HF_HUB_OFFLINE)
+        return nn.Identity()
+
+    monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    monkeypatch.setattr("lightning_modules.common.backbones.getproxies", dict)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    create_backbone("resnet18", pretrained=True)
+    create_backbone("resnet18")
+    assert seen == ["asked", True, False]
+    assert hub.HF_HUB_OFFLINE is False
 
 
 def test_a_local_file_gives_the_weights(tmp_path):
