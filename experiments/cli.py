@@ -23,6 +23,11 @@ CONFIGS = Path(__file__).parent / "configs"
 # Configurations name these by their short names, which the parser knows once they are imported.
 CLASSES = (DISFA, SynthFACS, BaselineAU, RENet)
 
+DESCRIPTION = """\
+Train and score one experiment on one fold, or on all of them with --folds all. --config NAME looks in
+experiments/configs too and may be repeated; --fold K and --seed S are short for --data.fold and --seed_everything;
+a.b=c stands for --a.b=c. --model.help=RENet and --data.help=DISFA list the arguments of a class."""
+
 # Left out of the hash: where a run writes and what it runs on. Everything else changes its numbers.
 UNHASHED_TRAINER = {
     "accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "logger", "callbacks", "profiler",
@@ -103,6 +108,7 @@ class SuiteCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={
+                "description": DESCRIPTION,
                 "parser_mode": "omegaconf+",  # "omegaconf" resolves before overrides and would train the wrong fold
                 "default_config_files": [str(CONFIGS / "_base.yaml")],
                 "exit_on_error": False,

@@ -15,6 +15,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info
@@ -73,20 +74,32 @@ def run_folds(argv: list[str]) -> int:
     if not devices:
         free.put(None)
 
-    def run(fold: int) -> int:
+    stop = Event()  # set when a fold failed or the user interrupted: folds that wait are not begun
+
+    def run(fold: int) -> int | None:
         device = free.get()
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device and len(devices) > 1 else {})
         try:
+            if stop.is_set():
+                return None
             command = [sys.executable, __file__, *argv, f"--data.fold={fold}"]
-            return subprocess.run(command, env=environment, check=False).returncode
+            code = subprocess.run(command, env=environment, check=False).returncode
+            if code:
+                stop.set()
+            return code
         finally:
             free.put(device)
 
     with ThreadPoolExecutor(max(1, len(devices))) as pool:
-        codes = list(pool.map(run, range(1, data.n_folds + 1)))
-    if failed := [f"fold {fold} (exit code {code})" for fold, code in enumerate(codes, 1) if code]:
-        print(f"not finished: {', '.join(failed)}; the same command goes on from here", file=sys.stderr)
-        return max(codes)
+        try:
+            codes = dict(enumerate(pool.map(run, range(1, data.n_folds + 1)), 1))
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+    if failed := {fold: code for fold, code in codes.items() if code}:
+        said = ", ".join(f"fold {fold} (exit code {code})" for fold, code in failed.items())
+        print(f"not finished: {said}; the same command goes on from here", file=sys.stderr)
+        return max(failed.values())
     experiment = experiment_folder(cli)
     summary = report.summarize(experiment)
     write_text(experiment / "summary.json", json.dumps(summary, indent=1, allow_nan=False))

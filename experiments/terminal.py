@@ -12,6 +12,12 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = 130
+    except SystemExit as stopped:
+        if stopped.code is not None:
+            raise
+        # Lightning leaves so after SIGTERM, which would read as success.
+        print("terminated; the same command goes on from here", file=sys.stderr)
+        code = 143
     except Exception as error:
         remedy = getattr(error, "remedy", None)
         if remedy is None:

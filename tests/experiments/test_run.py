@@ -201,6 +201,22 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*(pd.read_csv(f / "metrics.csv") for f in (cut, whole)))
 
 
+def test_a_terminated_run_says_so_and_goes_on(tmp_path: Path) -> None:
+    words = small(tmp_path, "--trainer.max_epochs=100", "--early_stopping.patience=null")
+    script = Path(__file__).parents[2] / "experiments" / "run.py"
+    folder = tmp_path / "renet_synthetic" / "fold1-seed0"
+    process = subprocess.Popen([sys.executable, str(script), *words], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on" in said
+    assert not (folder / "checkpoints" / "TRAINED").exists()
+    assert not (folder / "result.json").exists()
+
+
 def test_two_processes_score_a_checkpoint_as_one_does(
     finished: Path, folder: Path, tmp_path: Path, command: Callable[..., Completed]
 ) -> None:
