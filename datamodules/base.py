@@ -1,5 +1,6 @@
 """What all DataModules share: opening the store, folds, validation subjects, labels, loaders."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -63,7 +64,7 @@ def _one_thread(_worker: int) -> None:
     cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would fight them
 
 
-class AUDataModule(pl.LightningDataModule):
+class AUDataModule(pl.LightningDataModule, ABC):
     """Subject-exclusive folds of a prepared dataset.
 
     Fold k holds out part k of the dataset's subject lists for the test; validation subjects are drawn by ``seed`` from
@@ -113,9 +114,9 @@ class AUDataModule(pl.LightningDataModule):
         self.train_stride, self.duplicate_aus, self.seed = train_stride, duplicate_aus, seed
         self.store: FrameStore | None = None
 
+    @abstractmethod
     def parts(self, subjects: list[str]) -> dict[int, list[str]]:
         """Subject lists of the parts, from 1; ``subjects`` are those of the store."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Refuse settings that cannot work, before anything long starts; raises `DataError`."""
