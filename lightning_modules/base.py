@@ -51,6 +51,11 @@ class AUModule(pl.LightningModule, ABC):
             what = f"model.aus: {self.aus} are not the labels of the data, {data['aus']}"
             raise ModelError(what, "leave model.aus at ${data.init_args.aus}")
 
+    @property
+    def initialisation(self) -> str:
+        """Where the first weights come from."""
+        return "none"
+
     def facts(self) -> dict[str, Any]:
         """Plain JSON values that describe the trained model in result.json."""
         return {}
@@ -81,4 +86,5 @@ class AUModule(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down whose weights these are, for runs that start from them."""
-        checkpoint["model"] = {"class": type(self).__name__, "aus": self.aus}
+        own = {"class": type(self).__name__, "aus": self.aus, "initialisation": self.initialisation}
+        checkpoint["model"] = own

@@ -63,6 +63,7 @@ class AUClassifier(AUModule):
         self.backbone_checkpoint = backbone_checkpoint
         self.allow_crop_mismatch = allow_crop_mismatch
         self.crop_mismatch = False
+        self.source_hash = ""  # of the file behind the first weights, taken before it can change
         self.task = task
         self.lr = lr
         self.weight_decay = weight_decay
@@ -89,9 +90,9 @@ class AUClassifier(AUModule):
     def initialisation(self) -> str:
         """Where the first weights come from: ``checkpoint:<hash>``, ``weights:<hash>``, ``imagenet`` or ``none``."""
         if self.backbone_checkpoint:
-            return f"checkpoint:{file_sha(self.backbone_checkpoint)}{' (other crop)' * self.crop_mismatch}"
+            return f"checkpoint:{self.source_hash}{' (other crop)' * self.crop_mismatch}"
         if isinstance(self.pretrained, str):
-            return f"weights:{file_sha(self.pretrained)}"
+            return f"weights:{self.source_hash}"
         return "imagenet" if self.pretrained else "none"
 
     def check(self, data: dict[str, Any] | None) -> None:
@@ -105,6 +106,9 @@ class AUClassifier(AUModule):
             check_leakage(source, data, path)
             self.crop_mismatch = crops_differ(source, data, path, self.allow_crop_mismatch)
         self._initial_weights()
+        file = self.backbone_checkpoint or self.pretrained
+        if isinstance(file, str):
+            self.source_hash = file_sha(file)
 
     def setup(self, stage: str) -> None:
         """Load the initial weights when a fit begins; a resumed fit takes its own checkpoint instead."""

@@ -1,3 +1,6 @@
+import hashlib
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,8 +55,10 @@ def test_a_run_starts_from_the_rows_of_its_aus(aus, data, trainer, tmp_path, hea
 def test_initialisation_carries_the_hash_of_the_source(aus, source):
     assert RENet(aus).initialisation == "none"
     assert RENet(aus, pretrained=True).initialisation == "imagenet"
-    kind, digits = RENet(aus, backbone_checkpoint=source[1]).initialisation.split(":")
-    assert (kind, len(digits)) == ("checkpoint", 12)
+    model = RENet(aus, width=0.125, backbone_checkpoint=source[1])
+    model.check(None)
+    digest = hashlib.sha256(Path(source[1]).read_bytes()).hexdigest()
+    assert model.initialisation == f"checkpoint:{digest[:12]}"
 
 
 @pytest.mark.parametrize(
