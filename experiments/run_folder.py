@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from experiments.cli import ConfigError, config_hash, hashed
 
@@ -27,6 +28,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))  # let go by the system when the process ends
         self.trained = self.checkpoints / "TRAINED"  # a resume after early stopping would train another epoch
         self.config = path / "config.yaml"
         self.result = path / "result.json"
@@ -56,7 +58,18 @@ class RunFolder:
         return "resume" if self.last.exists() else "new"
 
     def open(self, state: State) -> None:
-        """Make the folder ready; a start that left no checkpoint is cleared away first."""
+        """Make the folder ready and keep it from others; a start that left no checkpoint is cleared away first.
+
+        Raises:
+            ConfigError: Another process writes here.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise ConfigError(
+                f"{self.path}: another process is at this run", "wait for it, or give this one another --run.name"
+            ) from None
         if state == "new" and self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -66,6 +79,7 @@ class RunFolder:
         """Write result.json, then DONE."""
         write_text(self.result, json.dumps(result, indent=1, allow_nan=False))
         self.done.touch()
+        self._lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

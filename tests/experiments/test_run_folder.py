@@ -32,6 +32,17 @@ def test_a_start_without_a_checkpoint_leaves_nothing_behind(tmp_path: Path) -> N
     assert sorted(p.name for p in folder.path.iterdir()) == ["checkpoints", "config.yaml"]
 
 
+def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
+    first, second = (RunFolder(tmp_path / "fold1-seed0", SETTINGS) for _ in range(2))
+    first.open("new")
+    first.last.write_bytes(b"of the first")
+    with pytest.raises(ConfigError, match="another process"):
+        second.open("new")
+    assert first.last.read_bytes() == b"of the first"
+    first.close({})
+    second.open("resume")
+
+
 def test_other_settings_are_refused_by_name_and_nothing_is_touched(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", SETTINGS).open("new")
     kept = (tmp_path / "run" / "config.yaml").read_bytes()
