@@ -41,7 +41,6 @@ class Fold:
     def __init__(self, cli: SuiteCLI, model: AUModule, data: AUDataModule, folder: RunFolder) -> None:
         self.cli, self.model, self.data, self.folder = cli, model, data, folder
         self.options = cli.config.run
-        self.ledger = Ledger(flip=self.options.flip)
         name = f"{self.options.name}-f{data.fold}-s{cli.config.seed_everything}"
         kind = self.options.tracker if is_rank_zero() else "none"
         self.loggers = tracker(kind, self.options.wandb, folder.path, name, self.options.name, folder.settings)
@@ -67,7 +66,7 @@ class Fold:
             callbacks.append(EarlyStopping(monitor, check_on_train_epoch_end=True, **rule))
         if not folder.trained.exists():
             csv = MetricsCSV(folder.path / "metrics.csv")
-            trainer = self.trainer([csv, *self.loggers], [self.ledger, *callbacks])
+            trainer = self.trainer([csv, *self.loggers], [Ledger(), *callbacks])
             trainer.fit(self.model, self.data, ckpt_path=folder.last if state == "resume" else None)
             folder.trained.touch()
         chosen = torch.load(folder.best, weights_only=True, map_location="cpu")
@@ -89,8 +88,8 @@ class Fold:
 
     def evaluate(self) -> dict[str, Any]:
         """Score the model on validation and held-out subjects, write the ledgers, return what result.json says."""
-        model, data, ledger = self.model, self.data, self.ledger
-        recalibration = Recalibration()
+        model, data = self.model, self.data
+        ledger, recalibration = Ledger(flip=self.options.flip), Recalibration()
         callbacks: list[Callback] = [ledger, recalibration]
         if hasattr(model, "features"):
             share = T_SNE_FRAMES / max(1, len(data.rows_test))
@@ -101,7 +100,7 @@ class Fold:
             trainer.test(model, data, verbose=False)
             as_trained = metrics.score(ledger.tables["test"])
             recalibration.enabled = True
-        if len(data.rows_val):
+        if len(data.rows_val) and not self.options.refit:  # after a refit these subjects are training subjects
             trainer.validate(model, data, verbose=False)
         if data.fold:
             trainer.test(model, data, verbose=False)

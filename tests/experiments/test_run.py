@@ -169,6 +169,8 @@ def test_refit_trains_on_all_training_subjects(tmp_path: Path) -> None:
     result = result_of(folder)
     assert len(state["train_subjects"]) == result["n_train_subjects"] == 14
     assert not set(state["train_subjects"]) & set(result["held_out_subjects"])
+    assert not (folder / "predictions_val.parquet").exists()
+    assert "f1_tuned" not in result["metrics"]
 
 
 def test_fold_zero_trains_on_everybody(tmp_path: Path) -> None:
