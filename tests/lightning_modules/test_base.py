@@ -69,4 +69,4 @@ def test_labels_in_another_order_are_refused(aus, provenance, labels):
 def test_a_checkpoint_says_whose_it_is(aus):
     checkpoint: dict = {}
     TwoTerms(aus).on_save_checkpoint(checkpoint)
-    assert checkpoint == {"model": {"class": "TwoTerms", "aus": aus}}
+    assert checkpoint == {"model": {"class": "TwoTerms", "aus": aus, "initialisation": "none"}}
