@@ -59,6 +59,7 @@ class RunArgs:
         refit: Train again on all training subjects, for the number of epochs that validation chose.
         checkpoint: Score this checkpoint instead of training one.
         predict: ``all`` also writes predictions for training subjects.
+        compile: Train and score with the network compiled by torch; costs a minute, may pay on a GPU.
     """
 
     name: str
@@ -70,6 +71,7 @@ class RunArgs:
     refit: bool = False
     checkpoint: str | None = None
     predict: Literal["test", "all"] = "test"
+    compile: bool = False
 
 
 @dataclass

@@ -48,6 +48,8 @@ class Fold:
     def run(self, state: State) -> None:
         """Train (or go on, unless the model came trained), score, and close the folder."""
         started = time.monotonic()
+        if self.options.compile:
+            self.model.network.compile()
         epochs = self.train(state) if self.options.checkpoint is None else 0
         result = self.evaluate()
         if is_rank_zero():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.common.errors import ModelError
 
@@ -19,6 +19,7 @@ class AUModule(pl.LightningModule, ABC):
         seed: Seeds every draw of the training steps, together with the global step.
     """
 
+    network: nn.Module
     monitor: str = "val/f1_mean"
     monitor_mode: str = "max"
 

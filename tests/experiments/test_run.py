@@ -173,6 +173,20 @@ def test_refit_trains_on_all_training_subjects(tmp_path: Path) -> None:
     assert "f1_tuned" not in result["metrics"]
 
 
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
+    others = ("renet_synthetic.yaml", "--config", "--model.recalibrate_batches=2")
+    words = ["--config", "resnet10t_synthetic.yaml", *(word for word in SMALL if word not in others)]
+    for name in ("plain", "compiled"):
+        extra = [f"--run.compile={str(name == 'compiled').lower()}", f"--trainer.default_root_dir={tmp_path / name}"]
+        assert main([*words, *extra]) == 0
+    ledgers = [
+        pd.read_parquet(tmp_path / name / "resnet10t_synthetic" / "fold1-seed0" / "predictions.parquet")
+        for name in ("plain", "compiled")
+    ]
+    np.testing.assert_allclose(*(table.filter(like="_prob") for table in ledgers), atol=1e-3)
+
+
 def test_fold_zero_trains_on_everybody(tmp_path: Path) -> None:
     assert main(small(tmp_path, "--fold", "0", "--trainer.max_epochs=1")) == 0
     result = result_of(tmp_path / "renet_synthetic" / "fold0-seed0")
