@@ -32,8 +32,8 @@ def shared() -> Path:
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command of experiments/ in a process of its own, in a temporary folder."""
 
-    def run(script: str, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, str(Path(__file__).parents[1] / "experiments" / script), *words]
+    def run(script: str, *words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(Path(__file__).parents[1] / "experiments" / script), *map(str, words)]
         return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run

@@ -2,7 +2,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,6 @@ from datamodules.raw.disfa import DISFARaw
 from datamodules.store import Flag, FrameStore
 from datamodules.synth.disfa import write_disfa
 from experiments.doctor import inspect
-
-SCRIPT = Path(__file__).parents[2] / "experiments" / "doctor.py"
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +136,12 @@ def test_the_published_edition_has_known_totals(patient: Path) -> None:
     assert any(what.startswith("AU12 has") and what.endswith("published DISFA 16851") for what in found)
 
 
-def test_exit_codes(patient: Path, tmp_path: Path) -> None:
-    def run(folder: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, check=False)
-
-    sound = run(patient)
+def test_exit_codes(patient: Path, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    sound = command("doctor.py", patient)
     assert (sound.returncode, "no faults" in sound.stdout) == (0, True)
     (patient / "shards" / "SN002.bin").unlink()
-    assert run(patient).returncode == 1
-    nothing = run(tmp_path / "nowhere")
+    assert command("doctor.py", patient).returncode == 1
+    nothing = command("doctor.py", tmp_path / "nowhere")
     assert nothing.returncode == 2
     assert len(nothing.stderr.splitlines()) == 2
     assert "nowhere" in nothing.stderr

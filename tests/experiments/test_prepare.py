@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,30 +12,28 @@ from experiments.terminal import exit_with
 ROOT = Path(__file__).parents[2]
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "experiments" / words[0]), *map(str, words[1:])]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_from_nothing_to_a_checked_store(tmp_path: Path) -> None:
+def test_from_nothing_to_a_checked_store(tmp_path: Path, command: Command) -> None:
     raw, out = tmp_path / "raw", tmp_path / "store"
-    made = run(
+    made = command(
         "synthesize.py", "disfa", "--out", raw, "--subjects", "2", "--frames", "4", "--size", "64", "--workers", "0"
     )
     assert made.returncode == 0, made.stderr
-    prepared = run(
+    prepared = command(
         "prepare.py", "disfa", "--raw", raw, "--out", out, "--edition", "twin", "--size", "64", "--workers", "2"
     )
     assert prepared.returncode == 0, prepared.stderr
     assert "8 frames of 2 subjects, 64 px" in prepared.stdout
     assert "100%" in prepared.stderr  # the progress bar
-    assert run("doctor.py", out, "--full").returncode == 0
+    assert command("doctor.py", out, "--full").returncode == 0
     assert FrameStore(out).manifest["edition"] == "twin"
 
 
-def test_synthetic_faces_without_a_raw_folder(tmp_path: Path) -> None:
+def test_synthetic_faces_without_a_raw_folder(tmp_path: Path, command: Command) -> None:
     root = "synth:synth_facs?subjects=2&frames=2&size=32"
-    prepared = run(
+    prepared = command(
         "prepare.py", "synth_facs", "--raw", root, "--out", tmp_path / "store", "--size", "32", "--workers", "0"
     )
     assert prepared.returncode == 0, prepared.stderr
@@ -67,10 +66,10 @@ def test_what_cannot_start_says_so_in_two_lines(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["synthesize.py", "prepare.py", "doctor.py"])
-def test_commands_start_without_loading_torch(command: str) -> None:
-    program = f"import runpy, sys; sys.argv = ['{command}', '--help']\n"
-    program += f"try: runpy.run_path({str(ROOT / 'experiments' / command)!r}, run_name='__main__')\n"
+@pytest.mark.parametrize("script", ["synthesize.py", "prepare.py", "doctor.py"])
+def test_commands_start_without_loading_torch(script: str) -> None:
+    program = f"import runpy, sys; sys.argv = ['{script}', '--help']\n"
+    program += f"try: runpy.run_path({str(ROOT / 'experiments' / script)!r}, run_name='__main__')\n"
     program += "finally: assert 'torch' not in sys.modules"
     helped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert helped.returncode == 0, helped.stderr
