@@ -121,18 +121,3 @@ class Ledger(pl.Callback):
         scores = metrics.flatten(metrics.score(table))
         # Every rank has the whole table and logs the same, whose mean over ranks it is.
         pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True)
-
-
-def thresholds(table: pd.DataFrame, rule: str) -> dict[int, float]:
-    """Threshold per AU by ``f1`` (highest F1) or ``break_even`` (precision = recall); AUs without positives keep 0.5.
-
-    Args:
-        table: Ledger whose labels may choose.
-        rule: ``f1`` or ``break_even``.
-    """
-    choose = {"f1": metrics.best_f1_threshold, "break_even": metrics.break_even_threshold}[rule]
-    chosen = {}
-    for au in metrics.occurrence_aus(table.columns):
-        true, prob = metrics.known_pairs(table, f"AU{au:02d}_true", f"AU{au:02d}_prob")
-        chosen[au] = choose(true, prob) if true.any() else 0.5
-    return chosen

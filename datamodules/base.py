@@ -129,9 +129,10 @@ class AUDataModule(pl.LightningDataModule, ABC):
             raise DataError(f"data.aus={self.aus}: empty or with repetitions", "list each action unit once")
         if self.select_on == "test" and self.fold == 0:
             raise DataError("data.select_on=test with fold 0: nobody is held out", "use data.select_on=val")
-        for name in ("image_size", "batch_size", "train_stride"):
-            if getattr(self, name) < 1:
-                raise DataError(f"data.{name}={getattr(self, name)}: must be at least 1", f"set data.{name}")
+        lowest = {"image_size": 1, "batch_size": 1, "train_stride": 1, "val_subjects": 0, "num_workers": 0}
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise DataError(f"data.{name}={getattr(self, name)}: must be at least {least}", f"set data.{name}")
         check_root(self.root)
 
     def prepare_data(self) -> None:
@@ -180,8 +181,7 @@ class AUDataModule(pl.LightningDataModule, ABC):
         train = np.flatnonzero(self._rows_of(store, self.subjects_train) & readable)
         train = train[store.frame[train] % self.train_stride == 0]
         self.rows_train = self._duplicated(train)
-        val = self.subjects_test if self.select_on == "test" else self.subjects_val
-        self.rows_val = np.flatnonzero(self._rows_of(store, val) & readable)
+        self.rows_val = np.flatnonzero(self._rows_of(store, self.subjects_val) & readable)
         self.rows_test = np.flatnonzero(self._rows_of(store, self.subjects_test) & readable)
         self.rows_all = np.flatnonzero(readable)
         self.unreadable = int((~readable).sum())
@@ -239,8 +239,9 @@ class AUDataModule(pl.LightningDataModule, ABC):
         return self._loader(sampler, train=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Frames that choose the epoch: validation subjects, or held-out ones under ``select_on: test``."""
-        return self._loader(EvalSampler(self.rows_val, *self._rank()))
+        """Frames of the validation subjects; inside a fit those that choose the epoch, see ``select_on``."""
+        on_test = self.select_on == "test" and self.trainer is not None and self.trainer.state.fn == "fit"
+        return self._loader(EvalSampler(self.rows_test if on_test else self.rows_val, *self._rank()))
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Frames of the held-out subjects."""

@@ -33,7 +33,7 @@ UNHASHED_TRAINER = {
     "accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "logger", "callbacks", "profiler",
     "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "log_every_n_steps", "plugins", "benchmark",
 }  # fmt: skip
-HASHED_RUN = {"refit"}
+HASHED_RUN = {"refit", "checkpoint"}
 
 
 class ConfigError(ValueError):
@@ -236,7 +236,7 @@ def hashed(settings: dict[str, Any]) -> dict[str, Any]:
             del flat[key]
         elif key == "data.init_args.root":
             flat[key] = store_digest(flat[key])
-        elif key.endswith("_checkpoint") and flat[key] and Path(flat[key]).is_file():
+        elif key.endswith("checkpoint") and flat[key] and Path(flat[key]).is_file():
             flat[key] = f"sha256:{hashlib.sha256(Path(flat[key]).read_bytes()).hexdigest()[:12]}"
     return flat
 

@@ -23,12 +23,13 @@ from lightning_modules.common.metrics import (
     OCCURRENCE_METRICS,
     Floats,
     average_precision,
-    best_f1_threshold,
     f1_from_counts,
     intensity_aus,
-    known_pairs,
     mean_defined,
     occurrence_aus,
+)
+from lightning_modules.common.metrics import (
+    thresholds as best_thresholds,
 )
 
 Aggregation = Literal["fold_mean", "pooled"]
@@ -154,11 +155,7 @@ def one_half(run: FoldRun) -> Mapping[int, float]:
 
 def tuned_on_validation(run: FoldRun) -> Mapping[int, float]:
     """Per AU the threshold with the best F1 on the fold's validation subjects (0.5 for an AU that they never show)."""
-    ledger = run.ledger("predictions_val")
-    return {
-        au: best_f1_threshold(*known_pairs(ledger, f"AU{au:02d}_true", f"AU{au:02d}_prob"))
-        for au in occurrence_aus(ledger.columns)
-    }
+    return best_thresholds(run.ledger("predictions_val"))
 
 
 def evaluate(

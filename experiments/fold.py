@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.features import Features
-from callbacks.ledger import Ledger, thresholds, write_parquet
+from callbacks.ledger import Ledger, write_parquet
 from callbacks.recalibration import Recalibration
 from callbacks.tracking import EpochLines, MetricsCSV, tracker
 from datamodules.base import AUDataModule
@@ -200,7 +200,7 @@ def scores(tables: dict[str, Any], rule: str, as_trained: dict[str, Any] | None)
         result["metrics_without_recalibration"] = as_trained
     source, _, how = rule.partition("_")
     if how and source in tables and (aus := metrics.occurrence_aus(table.columns)):
-        chosen = thresholds(tables[source], how)
+        chosen = metrics.thresholds(tables[source], "f1" if how == "f1" else "break_even")
         tuned = metrics.score(table, chosen)
         result["metrics"] |= {"f1_tuned": tuned["f1"], "f1_tuned_mean": tuned["f1_mean"]}
         result["threshold"] = {f"AU{au:02d}": chosen[au] for au in aus}

@@ -50,6 +50,11 @@ def _selected_on_validation(experiment: Experiment) -> str | None:
     return "the epoch was chosen on validation subjects; the papers' optimistic number needs data.select_on=test"
 
 
+def _unflippable(experiment: Experiment) -> str | None:
+    lacking = _without("predictions_flip", "run it again with --run.flip=true")(experiment)
+    return _selected_on_test(experiment) or lacking
+
+
 def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
     def refuse(experiment: Experiment) -> str | None:
         lacking = [run.path.name for run in experiment.runs if not run.has(ledger)]
@@ -61,7 +66,8 @@ def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
 def _untunable(experiment: Experiment) -> str | None:
     if experiment.facts["task"] == "intensity":
         return "intensities have no threshold"
-    return _without("predictions_val", "run it again with data.select_on=val")(experiment)
+    lacking = _without("predictions_val", "run it again with data.select_on=val")(experiment)
+    return _selected_on_test(experiment) or lacking
 
 
 PROTOCOLS = {
@@ -87,7 +93,7 @@ PROTOCOLS = {
             name="flip",
             text="As strict, on the mean of the predictions for the image and its mirror image.",
             ledger="predictions_flip",
-            refuse=_without("predictions_flip", "run it again with --run.flip=true"),
+            refuse=_unflippable,
         ),
         Protocol(
             name="tuned",

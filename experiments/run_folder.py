@@ -54,8 +54,14 @@ class RunFolder:
                 "give this one another --run.name, or delete that folder",
             )
         if self.done.exists():
-            return "done"
+            return "resume" if self.missing() else "done"
         return "resume" if self.last.exists() else "new"
+
+    def missing(self) -> list[str]:
+        """Ledgers that the settings ask for and an earlier run of this folder did not write; it is scored again."""
+        run, fold = self.settings["run"], self.settings["data"]["init_args"]["fold"]
+        asked = {"predictions_flip.parquet": run["flip"] and fold, "predictions_train.parquet": run["predict"] == "all"}
+        return [name for name, wanted in asked.items() if wanted and not (self.path / name).exists()]
 
     def open(self, state: State) -> None:
         """Make the folder ready and keep it from others; a start that left no checkpoint is cleared away first.
@@ -72,6 +78,7 @@ class RunFolder:
             ) from None
         if state == "new" and self.path.exists():
             shutil.rmtree(self.path)
+        self.done.unlink(missing_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(self.config, f"{_HEADER}{self.hash}\n{yaml.safe_dump(self.settings, sort_keys=False)}")
 

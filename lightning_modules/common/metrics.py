@@ -13,7 +13,7 @@ classes, PCC labels that vary.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -146,6 +146,12 @@ def break_even_threshold(true: ArrayLike, prob: ArrayLike) -> float:
     scores, tp, called, positives = scores[hits], tp[hits], (tp + fp)[hits], tp[-1]
     gap = np.abs(tp / called - tp / positives)
     return float(scores[np.lexsort((-2 * tp / (called + positives), gap))[0]])
+
+
+def thresholds(ledger: Ledger, rule: Literal["f1", "break_even"] = "f1") -> dict[int, float]:
+    """Threshold of each AU by `best_f1_threshold` or `break_even_threshold`, from the rows whose label is known."""
+    choose = {"f1": best_f1_threshold, "break_even": break_even_threshold}[rule]
+    return {au: choose(*known_pairs(ledger, f"AU{au:02d}_true", f"AU{au:02d}_prob")) for au in occurrence_aus(ledger)}
 
 
 # ----------------------------------------------------------------------------------------------------- intensity

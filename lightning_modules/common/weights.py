@@ -92,6 +92,8 @@ def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | 
     if source["persons"] != data["persons"]:
         return
     fitted, chosen = set(source["train_subjects"]), set(source["val_subjects"])
+    if source.get("select_on") == "test" and data.get("select_on") != "test":
+        chosen |= set(source["test_subjects"])  # its epoch was chosen on them
     if leaked := sorted((fitted | chosen) & {*data["test_subjects"]} | fitted & {*data["val_subjects"]}):
         raise ModelError(
             f"checkpoint {path}: has seen subjects that this run validates or tests on: {', '.join(leaked)}",

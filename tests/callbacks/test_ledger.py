@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch.utils.data import DataLoader
 
-from callbacks.ledger import Ledger, gather, ledger_columns, thresholds, write_parquet
+from callbacks.ledger import Ledger, gather, ledger_columns, write_parquet
 from datamodules.sampling import EvalSampler
 
 AUS = [6, 12]
@@ -113,17 +113,3 @@ def test_intensity_columns_stand_beside_their_labels() -> None:
         "AU17_level": [0, 4],
         "AU17_expected": [0.25, 3.5],
     }
-
-
-def test_thresholds_ignore_unknown_labels_and_keep_a_half_without_positives() -> None:
-    table = pd.DataFrame(
-        {
-            "AU01_true": [1, 1, 0, 0, -1],
-            "AU01_prob": [0.8, 0.4, 0.3, 0.1, 0.99],
-            "AU02_true": [0, 0, 0, -1, -1],
-            "AU02_prob": [0.9, 0.1, 0.1, 0.9, 0.9],
-        }
-    )
-    chosen = thresholds(table, "f1")
-    assert 0.3 < chosen[1] <= 0.4
-    assert chosen[2] == 0.5

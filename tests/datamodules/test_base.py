@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_statistics_are_those_of_the_training_part(tiny_disfa: Path) -> None:
 
 def test_selecting_on_the_test_is_stamped(tiny_disfa: Path) -> None:
     data = module(tiny_disfa, fold=2, select_on="test")
+    assert {s for b in data.val_dataloader() for s in b["subject"]} == set(data.subjects_val)
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), global_rank=0, world_size=1)
     assert {s for b in data.val_dataloader() for s in b["subject"]} == PARTS[2]
     assert data.state_dict()["select_on"] == "test"
 
@@ -131,6 +134,7 @@ def test_calibration_is_seeded_and_plain(tiny_disfa: Path) -> None:
         ({"aus": [1, 1]}, "data.aus"),
         ({"aus": [1, 7]}, "AU07"),
         ({"batch_size": 0}, "data.batch_size=0"),
+        ({"val_subjects": -1}, "data.val_subjects=-1"),
         ({"fold": 0, "select_on": "test"}, "select_on=test"),
         ({"val_subjects": 5}, "val_subjects=5"),
         ({"duplicate_aus": [12]}, "duplicate_aus"),

@@ -173,6 +173,18 @@ def test_refit_trains_on_all_training_subjects(tmp_path: Path) -> None:
     assert "f1_tuned" not in result["metrics"]
 
 
+def test_a_finished_run_is_scored_again_for_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small(tmp_path, "--trainer.max_epochs=1", "--data.select_on=test")
+    assert main(words) == 0
+    folder = tmp_path / "renet_synthetic" / "fold1-seed0"
+    first, validated = result_of(folder), pd.read_parquet(folder / "predictions_val.parquet")
+    assert set(validated["subject"]) == set(first["val_subjects"])  # thresholds never come from the held-out ones
+    monkeypatch.setattr(pl.Trainer, "fit", None)
+    assert main([*words, "--run.flip=true"]) == 0
+    assert (folder / "predictions_flip.parquet").exists()
+    assert result_of(folder)["metrics"] == first["metrics"]
+
+
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     others = ("renet_synthetic.yaml", "--config", "--model.recalibrate_batches=2")

@@ -7,9 +7,9 @@ from experiments.cli import ConfigError
 from experiments.run_folder import RunFolder
 
 SETTINGS: dict[str, Any] = {
-    "run": {"name": "x", "refit": False},
+    "run": {"name": "x", "refit": False, "flip": False, "predict": "test"},
     "model": {"init_args": {"lr": 0.1}},
-    "data": {"init_args": {"root": "synth:disfa", "num_workers": 2}},
+    "data": {"init_args": {"root": "synth:disfa", "num_workers": 2, "fold": 1}},
 }
 
 

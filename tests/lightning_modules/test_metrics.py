@@ -234,3 +234,17 @@ def test_to_json_writes_null_for_nan_and_plain_types() -> None:
     value = {"a": np.float32(0.5), "b": [np.nan, np.int64(3)], "c": {"d": np.array([[1, 2]])}, "e": True, "f": None}
     text = json.dumps(metrics.to_json(value), allow_nan=False)
     assert json.loads(text) == {"a": 0.5, "b": [None, 3], "c": {"d": [[1, 2]]}, "e": True, "f": None}
+
+
+def test_thresholds_ignore_unknown_labels_and_keep_a_half_without_positives() -> None:
+    table = pd.DataFrame(
+        {
+            "AU01_true": [1, 1, 0, 0, -1],
+            "AU01_prob": [0.8, 0.4, 0.3, 0.1, 0.99],
+            "AU02_true": [0, 0, 0, -1, -1],
+            "AU02_prob": [0.9, 0.1, 0.1, 0.9, 0.9],
+        }
+    )
+    chosen = metrics.thresholds(table, "f1")
+    assert 0.3 < chosen[1] <= 0.4
+    assert chosen[2] == 0.5

@@ -84,6 +84,13 @@ def test_stages_of_one_fold_share_their_validation_subjects(provenance):
     check_leakage({"D": provenance()}, provenance(), "x.ckpt")
 
 
+def test_subjects_that_chose_the_epoch_of_the_source_count_as_seen(provenance):
+    source = {"D": provenance(select_on="test")}
+    with pytest.raises(ModelError, match="S4"):
+        check_leakage(source, provenance(), "x.ckpt")
+    check_leakage(source, provenance(select_on="test"), "x.ckpt")
+
+
 def test_validation_subjects_of_the_source_count_as_seen(provenance):
     with pytest.raises(ModelError, match="S3"):
         check_leakage({"D": provenance()}, provenance(val_subjects=[], test_subjects=["S3"]), "x.ckpt")
