@@ -119,6 +119,8 @@ def run_fold(argv: list[str]) -> int:
     share_cores(cli)
     model, data = cli.build()
     data.check()
+    if not data.val_subjects and data.select_on == "val" and cli.config.run.checkpoint is None:
+        raise ConfigError("data.val_subjects=0: nobody chooses the epoch", "set aside one subject or more")
     if is_rank_zero():
         for required in cli.config.run.requires:
             run_required(required, argv, cli)

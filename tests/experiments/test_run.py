@@ -121,6 +121,7 @@ def test_the_written_configuration_is_the_run(finished: Path, folder: Path, monk
     [
         (["--model.lr=0.5"], ConfigError, "model.init_args.lr"),
         (["--run.name=x", "--fold", "9"], DataError, "data.fold=9"),
+        (["--run.name=x", "--data.val_subjects=0"], ConfigError, "data.val_subjects=0"),
         (["--run.name=x", "--data.root=nowhere"], DataError, "nowhere"),
         (["--run.name=x", "--data.root=synth:nobody"], DataError, "nobody"),
         (["--run.name=x", "--data.root=synth:synth_facs?subject=3"], DataError, "subject"),
