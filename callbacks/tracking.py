@@ -65,6 +65,23 @@ class MetricsCSV(Logger):
         self.save()
 
 
+class EpochRows(pl.Callback):
+    """Writes the row of an epoch before its checkpoint, which a killed run goes on from; Lightning logs after it.
+
+    Args:
+        csv: The logger to write to.
+    """
+
+    def __init__(self, csv: MetricsCSV) -> None:
+        self.csv = csv
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Log what the epoch has come to; checkpoints are written by the callbacks after this one."""
+        numbers = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.csv.log_metrics({"epoch": trainer.current_epoch, **numbers}, step=trainer.global_step - 1)
+        self.csv.save()
+
+
 class EpochLines(pl.Callback):
     """One line an epoch, for logs that no terminal shows; a progress bar would fill them."""
 

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from callbacks.features import Features
 from callbacks.ledger import Ledger, write_parquet
 from callbacks.recalibration import Recalibration
-from callbacks.tracking import EpochLines, MetricsCSV, tracker
+from callbacks.tracking import EpochLines, EpochRows, MetricsCSV, tracker
 from datamodules.base import AUDataModule
 from experiments.cli import SuiteCLI
 from experiments.run_folder import RunFolder, State
@@ -68,7 +68,7 @@ class Fold:
             callbacks.append(EarlyStopping(monitor, check_on_train_epoch_end=True, **rule))
         if not folder.trained.exists():
             csv = MetricsCSV(folder.path / "metrics.csv")
-            trainer = self.trainer([csv, *self.loggers], [Ledger(), *callbacks])
+            trainer = self.trainer([csv, *self.loggers], [Ledger(), EpochRows(csv), *callbacks])
             trainer.fit(self.model, self.data, ckpt_path=folder.last if state == "resume" else None)
             folder.trained.touch()
         chosen = torch.load(folder.best, weights_only=True, map_location="cpu")

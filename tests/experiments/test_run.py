@@ -71,6 +71,22 @@ def test_a_run_leaves_what_the_design_promises(folder: Path) -> None:
     assert curve[["train/loss", "val/f1_mean", "val/f1/AU12"]].notna().all().all()
 
 
+def test_an_epoch_is_in_the_csv_before_its_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    save = pl.Trainer.save_checkpoint
+
+    def look(trainer: pl.Trainer, *words: Any, **settings: Any) -> None:
+        curve = pd.read_csv(tmp_path / "renet_synthetic" / "fold1-seed0" / "metrics.csv")
+        seen.append(curve[["train/loss", "val/f1_mean"]].notna().all(axis=1).sum())
+        save(trainer, *words, **settings)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", look)
+    assert main(small(tmp_path)) == 0
+    assert (seen[0], seen[-1]) == (1, 2)
+
+
 def test_scores_can_be_recomputed_from_the_ledger(folder: Path) -> None:
     result, ledger = result_of(folder), pd.read_parquet(folder / "predictions.parquet")
     for au in ("AU01", "AU12", "AU25"):
