@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
+
+from datamodules.errors import DataError
+
+#: File that a twin carries beside its raw layout: what a correct parser must return.
+TRUTH = "truth.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +21,15 @@ class FrameRecord:
         subject: Person, as the dataset names it (``SN001``).
         sequence: Video, task or track of the subject; (subject, sequence, frame) is unique in a dataset.
         frame: Number of the frame in its sequence, by the dataset's own counting.
-        pts: Presentation time in seconds; NaN for still images.
-        image: (H, W, 3) uint8 RGB, or None where the frame is missing or unreadable.
+        pts: Presentation time in seconds; NaN for still images and folders of images.
+        image: (H, W, 3) uint8 RGB, or None where the frame is missing.
         landmarks: (68, 2) float32 x, y in pixels of ``image``, (0, 0) the centre of the top left pixel, NaN for
             unknown points; None where the dataset gives none.
         labels: Column to value: ``AU06`` 0/1, ``AU06_intensity`` 0..5, ``expression`` class index, -1 unknown.
         occluded: Whether part of the face is known to be covered.
+        box: (4,) float32 x1, y1, x2, y2 of the face in pixels of ``image``; None where the dataset gives none.
+        split: Official part, ``train``, ``validation`` or ``test``; empty where the dataset has none.
+        side: Which of two persons in the picture the labels describe; empty where there is no such question.
     """
 
     subject: str
@@ -31,32 +40,51 @@ class FrameRecord:
     landmarks: np.ndarray | None
     labels: dict[str, int] = field(default_factory=dict)
     occluded: bool = False
+    box: np.ndarray | None = None
+    split: str = ""
+    side: Literal["", "left", "right"] = ""
 
 
 class RawDataset(Protocol):
     """A raw dataset as `datamodules.prepare` reads it: clips that are independent of each other, frames in time order.
 
+    The constructor takes ``root``, the dataset's own options and ``edition``; its signature and docstring are the
+    command line of ``prepare.py DATASET``.
+
     Attributes:
         name: Dataset name as in commands (``disfa``).
-        edition: ``published`` for the archive as its authors deliver it, else ``custom`` or ``twin``.
+        edition: ``published`` for the archive as its authors deliver it, else ``custom`` or ``twin``: `edition_of`.
+        release: Which of the dataset's releases (``abaw3``); empty where there is one.
         licence: One line about the terms of the data.
         label_columns: Every label column that the records carry, in order.
+        expressions: Class names of the column ``expression``; empty where there is none.
+        delivers: What the dataset itself says about where the face is: all 68 points or most of them, a box, or
+            pictures that are crops already.
+        root: Folder of the raw files.
     """
 
     name: str
     edition: str
+    release: str
     licence: str
     label_columns: list[str]
+    expressions: tuple[str, ...]
+    delivers: Literal["landmarks", "box", "crop", ""]
+    root: Path
 
     def check(self) -> None:
-        """Look at layout, names and label files before any long work; raises `DataError`."""
+        """Look at layout, names, label files and frame counts before any long work; raises `DataError`."""
 
     def clips(self) -> list[str]:
-        """Names of the clips (a video, a sequence), sorted; each can be read in its own process."""
+        """Names of the clips (a video, a sequence), each of which can be read in its own process.
+
+        Sorted so that the rows of a shard come out in the order of (subject, sequence, frame), and the shards in the
+        order of their subjects.
+        """
         ...
 
-    def subject(self, clip: str) -> str:
-        """Subject of a clip."""
+    def shard(self, clip: str) -> str:
+        """Name of the file that the clip's pictures go to: the subject where subjects are known."""
         ...
 
     def count(self, clip: str) -> int:
@@ -68,5 +96,20 @@ class RawDataset(Protocol):
         ...
 
     def frames(self, clip: str) -> Iterator[FrameRecord]:
-        """Frames of a clip in time order, decoded one at a time."""
+        """Frames of a clip in time order, one for each row of its labels, decoded one at a time."""
         ...
+
+
+def edition_of(root: Path, edition: Literal["published", "custom"] = "custom") -> str:
+    """``twin`` for a root that carries a twin's truth, else ``edition``.
+
+    Raises:
+        DataError: For a twin that is said to be the published archive.
+    """
+    if not (root / TRUTH).exists():
+        return edition
+    if edition == "published":
+        raise DataError(
+            f"{root / TRUTH} marks a rendered twin, not the published archive", "leave out --edition published"
+        )
+    return "twin"
