@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.align import PRESETS, CropPreset, warp_image, warp_points
+from datamodules.align import PRESETS, Preset, warp_image, warp_points
 from datamodules.errors import DataError
 from datamodules.facs import LANDMARKS, au_number
 from datamodules.jobs import Tick, run_jobs
@@ -122,7 +122,7 @@ def prepare(
     return out
 
 
-def _facts(raw: RawDataset, crop: CropPreset, side: int) -> dict[str, Any]:
+def _facts(raw: RawDataset, crop: Preset, side: int) -> dict[str, Any]:
     """What the manifest tells of the data and of how it was made, besides identity and counts."""
     return {
         "licence": raw.licence,
@@ -186,7 +186,7 @@ def _finished(work: Path, subject: str, source: str) -> bool:
 
 
 def _prepare_subject(
-    raw: RawDataset, work: Path, crop: CropPreset, side: int, item: tuple[str, list[str], str], tick: Tick
+    raw: RawDataset, work: Path, crop: Preset, side: int, item: tuple[str, list[str], str], tick: Tick
 ) -> None:
     """Write a subject's shard, landmarks and table; the table last, as the mark that all is there."""
     subject, clips, source = item
@@ -200,7 +200,7 @@ def _prepare_subject(
         for record in chain.from_iterable(map(raw.frames, clips)):
             flags = Flag.OCCLUDED if record.occluded else Flag(0)
             landmarks = np.full((LANDMARKS, 2), np.nan, np.float32) if record.landmarks is None else record.landmarks
-            matrix = crop.matrix(landmarks, side)
+            matrix = crop.matrix(landmarks, None, None, side)
             if matrix is not None:
                 last = (record.sequence, record.frame, matrix)
             else:

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.align import PRESETS
+from datamodules.align import PRESETS, Template
 from datamodules.facs import DISFA_12, au_name
 from datamodules.prepare import prepare
 from datamodules.raw.records import FrameRecord
 
 SIDE = 64
 FRAMES = 6
+_GEOMETRY = PRESETS["renet"].geometry
+assert isinstance(_GEOMETRY, Template)
+RENET = [group[0] for group in _GEOMETRY.landmarks]  # landmarks that place the crop
+AT = np.array(_GEOMETRY.at, np.float32) / _GEOMETRY.side  # and where it puts them, in sides of the crop
 
 
 class TinyDISFA:
@@ -42,8 +46,7 @@ class TinyDISFA:
     def frames(self, clip: str) -> Iterator[FrameRecord]:
         number = self.subjects.index(clip)
         landmarks = np.random.default_rng(number).uniform(10, 50, (68, 2)).astype(np.float32)
-        preset = PRESETS["renet"]
-        landmarks[list(preset.points)] = np.asarray(preset.template, np.float32) * SIDE - 0.5
+        landmarks[RENET] = AT * SIDE - 0.5
         for frame in range(FRAMES):
             labels = dict.fromkeys(self.label_columns, 0)
             labels |= {"AU01_intensity": number % 6 * (frame % 2 == 0), "AU02_intensity": -1, "AU04_intensity": 1}

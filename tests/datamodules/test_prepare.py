@@ -12,7 +12,7 @@ import filelock
 import numpy as np
 import pytest
 
-from datamodules.align import PRESETS
+from datamodules.align import PRESETS, Template
 from datamodules.errors import DataError
 from datamodules.prepare import CARRY, prepare
 from datamodules.raw.records import FrameRecord
@@ -20,12 +20,15 @@ from datamodules.store import Flag, FrameStore
 from datamodules.synth.disfa import write_disfa
 
 SIDE = 32
+_GEOMETRY = PRESETS["renet"].geometry
+assert isinstance(_GEOMETRY, Template)
+RENET = [group[0] for group in _GEOMETRY.landmarks]  # landmarks that place the crop
+AT = np.array(_GEOMETRY.at) / _GEOMETRY.side  # and where it puts them, in sides of the crop
 
 
 def placed(shift: float = 0.0) -> np.ndarray:
     points = np.full((68, 2), 16.0, np.float32)
-    preset = PRESETS["renet"]
-    points[list(preset.points)] = np.asarray(preset.template) * SIDE - 0.5 + shift
+    points[RENET] = AT * SIDE - 0.5 + shift
     return points
 
 

@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 
 from datamodules import store as store_module
-from datamodules.align import PRESETS
+from datamodules.align import PRESETS, Template
 from datamodules.errors import DataError
 from datamodules.prepare import prepare
 from datamodules.raw.records import FrameRecord
 from datamodules.store import Flag, FrameStore
 
 SIDE = 32
+_GEOMETRY = PRESETS["renet"].geometry
+assert isinstance(_GEOMETRY, Template)
+RENET = [group[0] for group in _GEOMETRY.landmarks]  # landmarks that place the crop
+AT = np.array(_GEOMETRY.at) / _GEOMETRY.side  # and where it puts them, in sides of the crop
 
 
 def landmarks() -> np.ndarray:
     """Landmarks that the crop leaves where they are."""
     points = np.random.default_rng(0).uniform(5, 25, (68, 2)).astype(np.float32)
-    preset = PRESETS["renet"]
-    points[list(preset.points)] = np.asarray(preset.template) * SIDE - 0.5
+    points[RENET] = AT * SIDE - 0.5
     points[60] = np.nan
     return points
 
