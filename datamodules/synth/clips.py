@@ -1,8 +1,9 @@
 """A subject's clip, frame by frame: label process -> face -> picture. The source of all synthetic data here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,13 +11,15 @@ import numpy as np
 from datamodules.synth.behaviour import SYNTH_AUS, Behaviour, Distractors, Rates
 from datamodules.synth.face import Face
 from datamodules.synth.identity import draw_identity
-from datamodules.synth.scene import WIDTH, Camera, behind, draw_scene, expose, occlude, rotation
+from datamodules.synth.scene import METERING, WIDTH, Camera, draw_scene, dress, expose, occlude, rotation
 from datamodules.synth.streams import Purpose, stream, wander
 
-__all__ = ["SYNTH_AUS", "SynthFrame", "render_clip"]
+__all__ = ["SYNTH_AUS", "Clip", "Sitter", "SynthFrame", "group", "render_clip"]
 
 _STRETCH = 5.0  # seconds that an occlusion lasts
 _FAR = 25.0  # degrees of yaw beyond which the far half of the face is foreshortened away
+_AXIS = -0.7  # depth of the neck in stills; the bodies of clips stand where they always stood
+_CALM = Distractors(blink=0.0, opening=0.0, pucker=0.0, gaze=np.zeros(2))
 _FINEST = 128  # smaller pictures are drawn at a multiple of their size and averaged, or wrinkles would alias
 
 
@@ -25,7 +28,7 @@ class SynthFrame:
     """One picture with everything that is known about it.
 
     Attributes:
-        image: (size, size, 3) uint8 RGB.
+        image: (size, size, 3) uint8 RGB; a still's has the shape of its background.
         landmarks: (68, 2) float32 pixels, (0, 0) the centre of the top left pixel; iBUG order.
         intensity: AU to coded level 0..5.
         occluded: Whether a hand or hair covers part of the face, or it is turned far away.
@@ -67,6 +70,7 @@ class Clip:
         fps: Frames a second.
         coder_noise: Whether a coder's delays and one-level errors are in the labels.
         independent: Draw AUs independently of each other, see `Behaviour`.
+        factor: Pictures are drawn at this multiple of ``size`` and averaged; by default as small pictures need it.
     """
 
     def __init__(
@@ -79,13 +83,20 @@ class Clip:
         fps: float = 20.0,
         coder_noise: bool = True,
         independent: bool = False,
+        factor: int | None = None,
     ) -> None:
-        self._key, self._size, self._fps, self._coder_noise = (seed, subject), size, fps, coder_noise
-        self._factor = max(1, -(-_FINEST // size))
-        self._work = size * self._factor
+        self._key, self._fps, self._coder_noise = (seed, subject), fps, coder_noise
+        self.factor = factor or max(1, -(-_FINEST // size))
+        self._work = size * self.factor
         self._face = _face(seed, subject, round(1.2 * self._work))
         self._behaviour = Behaviour(subject, seed, rates, independent)
         self._scene = draw_scene(seed, subject, self._work, self._face.identity.skin)
+
+    @property
+    def light(self) -> tuple[float, float, float, float]:
+        """The clip's own light, as `still` takes it."""
+        azimuth, elevation, strong, ambient = self._scene.light.tolist()
+        return azimuth, elevation, strong, ambient
 
     def frame(self, index: int) -> SynthFrame:
         """Frame ``index`` of the clip."""
@@ -112,18 +123,89 @@ class Clip:
 
     def portrait(self, levels: Mapping[int, float]) -> SynthFrame:
         """The subject from the front with the given AU levels (0..5), eyes open and nothing in the way."""
-        activation = np.array([levels.get(au, 0.0) for au in SYNTH_AUS])
-        return self._draw(
-            intensity={au: round(level) for au, level in zip(SYNTH_AUS, activation, strict=True)},
-            strength=self._strength(activation, np.zeros(len(SYNTH_AUS))),
-            distractors=Distractors(blink=0.0, opening=0.0, pucker=0.0, gaze=np.zeros(2)),
-            pose=np.zeros(3),
-            shift=np.zeros(2),
-            light=self._scene.light,
-            occluder="none",
-            occluder_rng=stream(*self._key, Purpose.OCCLUSION),
-            sensor_rng=stream(*self._key, Purpose.SENSOR),
+        return self.still(levels)
+
+    def still(
+        self,
+        levels: Mapping[int, float],
+        *,
+        pose: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        light: tuple[float, float, float, float] | None = None,
+        background: np.ndarray | None = None,
+        centre: tuple[float, float] | None = None,
+        index: int = 0,
+    ) -> SynthFrame:
+        """The subject with the given AU levels (0..5), posed and lit, eyes open and nothing in the way.
+
+        Args:
+            levels: AU to level; those left out are 0.
+            pose: Yaw (to the right of the picture), pitch (up) and roll (clockwise) in degrees; good to 45 of yaw.
+            light: Azimuth (to the right) and elevation of the key light in radians, its strength, the ambient light's;
+                the camera meters it. By default the clip's own.
+            background: (height, width, 3) float32 linear light, the picture before the subject is in it, of any shape;
+                by default the clip's own square.
+            centre: (x, y) pixel that stands for the middle of the clip's square, so that the head is a little below;
+                by default the picture's middle.
+            index: Number of the picture: its sensor noise.
+        """
+        picture = self._scene.background.copy() if background is None else self._enlarge(background)
+        behind = picture.mean(axis=(0, 1))
+        landmarks = self._sit(picture, levels, pose, light, centre)
+        return SynthFrame(
+            image=self._develop(picture, light, index),
+            landmarks=landmarks,
+            intensity={au: round(levels.get(au, 0.0)) for au in SYNTH_AUS},
+            occluded=abs(pose[0]) > _FAR,
+            pose=np.array(pose, np.float32),
+            light=np.array(self._scene.light if light is None else light, np.float32),
+            background=behind,
+            skin_tone=self._face.identity.skin_tone,
         )
+
+    def _sit(
+        self,
+        picture: np.ndarray,
+        levels: Mapping[int, float],
+        pose: tuple[float, float, float],
+        light: tuple[float, float, float, float] | None,
+        centre: tuple[float, float] | None,
+    ) -> np.ndarray:
+        """Draw the subject as `still` says into a picture of linear light that is ``factor`` times as large, in place.
+
+        Returns:
+            (68, 2) float32 landmarks in pixels of the picture when reduced.
+        """
+        activation = np.array([levels.get(au, 0.0) for au in SYNTH_AUS])
+        middle = (np.array(picture.shape[1::-1]) - 1) / 2
+        if centre is not None:
+            middle = (np.array(centre) + 0.5) * self.factor - 0.5
+        return self._paint(
+            picture,
+            self._strength(activation, np.zeros(len(SYNTH_AUS))),
+            _CALM,
+            np.array(pose, float),
+            middle,
+            np.zeros(2),
+            self._scene.light if light is None else np.array(light, float),
+            _AXIS,
+        )[0]
+
+    def _develop(self, picture: np.ndarray, light: tuple[float, float, float, float] | None, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 of a picture of linear light, metered for the light that is not the clip's own."""
+        scene = self._scene
+        meter = 1.0 if light is None else (scene.light[2:].sum() / (light[2] + light[3])) ** METERING
+        return expose(self._reduce(picture), scene, scene.exposure * meter, stream(*self._key, Purpose.SENSOR, index))
+
+    def _enlarge(self, background: np.ndarray) -> np.ndarray:
+        if self.factor == 1:
+            return background.astype(np.float32)
+        return cv2.resize(background, None, fx=self.factor, fy=self.factor, interpolation=cv2.INTER_LINEAR)
+
+    def _reduce(self, picture: np.ndarray) -> np.ndarray:
+        if self.factor == 1:
+            return picture
+        height, width = (side // self.factor for side in picture.shape[:2])
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
     def _strength(self, activation: np.ndarray, skew: np.ndarray) -> np.ndarray:
         """(2, 17) what shows of each AU on the subject's right and left, about 0..1.2."""
@@ -131,6 +213,33 @@ class Clip:
         skew = np.clip(who.skew + skew, -0.4, 0.4)
         shown = who.gain * (activation / 5) ** 0.7  # concave: a trace (level 1) is visible
         return np.clip(shown * np.stack([1 - skew, 1 + skew]), 0, 1.3)
+
+    def _paint(
+        self,
+        image: np.ndarray,
+        strength: np.ndarray,
+        distractors: Distractors,
+        pose: np.ndarray,
+        middle: np.ndarray,
+        shift: np.ndarray,
+        light: np.ndarray,
+        axis: float = 0.0,
+    ) -> tuple[np.ndarray, Camera]:
+        """Draw the subject into ``image`` (linear light) in place; landmarks in pixels of the reduced picture."""
+        scene, face = self._scene, self._face
+        turn = rotation(pose)
+        azimuth, elevation, strong, ambient = light
+        direction = (np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
+        points = face.landmarks(strength, distractors)
+        picture = face.draw(strength, distractors, points, turn.T @ direction * strong, ambient)
+
+        scale = self._work / WIDTH * scene.zoom
+        height, width = image.shape[:2]
+        camera = Camera(face, turn, scale, middle + scale * (shift + np.array([0, 0.08])), (height, width))
+        dress(image, scene, face, camera, axis)
+        seen = camera.take(picture)
+        image += seen[..., 3:] * (seen[..., :3] - image)
+        return ((camera.project(points) + 0.5) / self.factor - 0.5).astype(np.float32), camera
 
     def _draw(
         self,
@@ -144,33 +253,59 @@ class Clip:
         occluder_rng: np.random.Generator,
         sensor_rng: np.random.Generator,
     ) -> SynthFrame:
-        scene, face = self._scene, self._face
-        turn = rotation(pose)
-        azimuth, elevation, strong, ambient = light
-        direction = (np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
-        points = face.landmarks(strength, distractors)
-        picture = face.draw(strength, distractors, points, turn.T @ direction * strong, ambient)
-
-        scale = self._work / WIDTH * scene.zoom
-        camera = Camera(face, turn, scale, (self._work - 1) / 2 + scale * (shift + np.array([0, 0.08])), self._work)
-        seen = camera.take(picture)
-        image = behind(scene, face, camera)
-        image += seen[..., 3:] * (seen[..., :3] - image)
+        scene = self._scene
+        image = scene.background.copy()
+        middle = np.full(2, (self._work - 1) / 2)
+        points, camera = self._paint(image, strength, distractors, pose, middle, shift, light)
         if occluder in ("hand", "hair"):
-            occlude(image, occluder, occluder_rng, camera, face, ambient + 0.8 * strong)
-        if self._factor > 1:
-            image = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)
-        landmarks = (camera.project(points) + 0.5) / self._factor - 0.5
+            occlude(image, occluder, occluder_rng, camera, self._face, light[3] + 0.8 * light[2])
         return SynthFrame(
-            image=expose(image, scene, sensor_rng),
-            landmarks=landmarks.astype(np.float32),
+            image=expose(self._reduce(image), scene, scene.exposure, sensor_rng),
+            landmarks=points,
             intensity=intensity,
             occluded=occluder in ("hand", "hair") or abs(pose[0]) > _FAR,
             pose=pose.astype(np.float32),
             light=light.astype(np.float32),
             background=scene.background.mean(axis=(0, 1)),
-            skin_tone=face.identity.skin_tone,
+            skin_tone=self._face.identity.skin_tone,
         )
+
+
+class Sitter(NamedTuple):
+    """Who sits where in a `group`: arguments of `Clip.still`."""
+
+    clip: Clip
+    levels: Mapping[int, float]
+    pose: tuple[float, float, float]
+    centre: tuple[float, float]
+
+
+def group(
+    sitters: Sequence[Sitter],
+    background: np.ndarray,
+    *,
+    light: tuple[float, float, float, float] | None = None,
+    index: int = 0,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Several subjects in one picture.
+
+    Args:
+        sitters: From the one farthest back to the one in front, who has the camera; their clips have one ``factor``,
+            and the sizes of the clips are the sizes of the persons.
+        background: (height, width, 3) float32 linear light.
+        light: As for `Clip.still`; by default that of the clip in front.
+        index: Number of the picture: its sensor noise.
+
+    Returns:
+        (height, width, 3) uint8 RGB, and the (68, 2) float32 landmarks of each.
+    """
+    front = sitters[-1].clip
+    if {sitter.clip.factor for sitter in sitters} != {front.factor}:
+        raise ValueError("the clips of a group must have one factor")
+    picture = front._enlarge(background)
+    shared = light or front.light
+    points = [clip._sit(picture, levels, pose, shared, centre) for clip, levels, pose, centre in sitters]
+    return front._develop(picture, light, index), points
 
 
 def render_clip(

@@ -10,6 +10,7 @@ from datamodules.synth.grid import SUBPIXEL, curve
 from datamodules.synth.streams import Purpose, stream
 
 WIDTH = 3.3  # face coordinates that the picture's side covers at mean distance
+METERING = 0.6  # power of brightness that the camera's exposure follows; 1 would make every picture equally bright
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def draw_scene(seed: int, subject: int, size: int, skin: np.ndarray) -> Scene:
     light = np.array([rng.normal(0, 0.5), rng.normal(0.45, 0.3), rng.uniform(0.65, 1.05), rng.uniform(0.25, 0.5)])
     return Scene(
         light=light,
-        exposure=float((0.5 / np.square(skin).mean() / light[2:].sum()) ** 0.6 * np.exp(rng.normal(0.05, 0.12))),
+        exposure=float((0.5 / np.square(skin).mean() / light[2:].sum()) ** METERING * np.exp(rng.normal(0.05, 0.12))),
         tint=np.exp(rng.normal(0, 0.05, 3)),
         background=background,
         cloth=np.square(rng.uniform(0.08, 0.8, 3)),
@@ -77,35 +78,36 @@ class Camera:
         turn: (3, 3) rotation.
         scale: Pixels a face unit.
         shift: (2,) pixel of the face's origin.
-        size: Side of the picture.
+        shape: Height and width of the picture.
 
     Attributes:
         scale: Pixels a face unit.
+        lean: (2,) pixels that a point moves by for each unit of depth.
     """
 
-    def __init__(self, face: Face, turn: np.ndarray, scale: float, shift: np.ndarray, size: int) -> None:
-        self._face, self._plane, self._lean = face, turn[:2, :2] * scale, turn[:2, 2] * scale
-        self._shift, self._size, self.scale = shift, size, scale
+    def __init__(self, face: Face, turn: np.ndarray, scale: float, shift: np.ndarray, shape: tuple[int, int]) -> None:
+        self._face, self._plane, self.lean = face, turn[:2, :2] * scale, turn[:2, 2] * scale
+        self._shift, self._shape, self.scale = shift, shape, scale
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(n, 2) face coordinates -> (n, 2) pixels."""
         u, v = self._face.grid.pixels(points).astype(np.float32).T
         depth = cv2.remap(self._face.depth, u[None], v[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-        return points @ self._plane.T + depth[:, None] * self._lean + self._shift
+        return points @ self._plane.T + depth[:, None] * self.lean + self._shift
 
     def take(self, image: np.ndarray) -> np.ndarray:
-        """The face's own frame (side, side, C) float32 as seen: (size, size, C), zero outside."""
+        """The face's own frame (side, side, C) float32 as seen: (height, width, C), zero outside."""
         grid = self._face.grid
         back = np.linalg.inv(self._plane) * grid.scale
-        index = np.arange(self._size)
+        rows, columns = (np.arange(side) for side in self._shape)
         start = grid.pixels(np.zeros(2))
         u0, v0 = (
             (
-                start[k] + back[k, 0] * (index - self._shift[0])[None] + back[k, 1] * (index - self._shift[1])[:, None]
+                start[k] + back[k, 0] * (columns - self._shift[0])[None] + back[k, 1] * (rows - self._shift[1])[:, None]
             ).astype(np.float32)
             for k in (0, 1)
         )
-        du, dv = (back @ self._lean).astype(np.float32)
+        du, dv = (back @ self.lean).astype(np.float32)
         u, v = u0, v0
         for _ in range(10):
             depth = cv2.remap(self._face.depth, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -113,18 +115,25 @@ class Camera:
         return cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 
-def behind(scene: Scene, face: Face, camera: Camera) -> np.ndarray:
-    """Background with neck and shoulders, (size, size, 3) float32 linear light."""
-    picture = scene.background.copy()
+def dress(picture: np.ndarray, scene: Scene, face: Face, camera: Camera, axis: float = 0.0) -> None:
+    """Draw neck and shoulders into a picture (height, width, 3) float32 of linear light, in place.
+
+    ``axis`` is the depth, in face units, of the axis that head and body share; heads turn about it.
+    """
     wide = abs(face.identity.landmarks[4, 0])
     neck = np.array([(-0.78 * wide, 0.4), (0.78 * wide, 0.4), (0.82 * wide, 1.6), (-0.82 * wide, 1.6)])
     half = np.array([(0.5, 1.25), (1.1, 1.4), (1.6, 1.8), (1.7, 3.0)])
     shoulders = np.vstack([(0.0, 1.42), half, half[::-1] * (-1, 1)])
-    middle = camera.project(np.zeros((1, 2)))[0]
-    for outline, colour in ((neck, np.square(face.identity.skin) * 0.42), (shoulders, scene.cloth * 0.6)):
-        points = np.round((curve(outline, closed=True) * camera.scale + middle) * 2**SUBPIXEL).astype(np.int32)
+    trunk = np.array([(-1.7, 2.9), (1.7, 2.9), (1.75, 12.0), (-1.75, 12.0)])  # seen where the picture reaches so far
+    cloth = scene.cloth * 0.6
+    middle = camera.project(np.zeros((1, 2)))[0] + axis * camera.lean
+    for outline, colour in (
+        (curve(neck, closed=True), np.square(face.identity.skin) * 0.42),
+        (curve(shoulders, closed=True), cloth),
+        (trunk, cloth),
+    ):
+        points = np.round((outline * camera.scale + middle) * 2**SUBPIXEL).astype(np.int32)
         cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_8, SUBPIXEL)
-    return picture
 
 
 def occlude(picture: np.ndarray, kind: str, rng: np.random.Generator, camera: Camera, face: Face, level: float) -> None:
@@ -158,10 +167,10 @@ def occlude(picture: np.ndarray, kind: str, rng: np.random.Generator, camera: Ca
     picture += cover * (colour.astype(np.float32) * (0.45 + 0.55 * relief) - picture)
 
 
-def expose(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Linear light -> (size, size, 3) uint8 sRGB with lens blur and sensor noise."""
+def expose(picture: np.ndarray, scene: Scene, exposure: float, rng: np.random.Generator) -> np.ndarray:
+    """Linear light -> (height, width, 3) uint8 sRGB with lens blur and sensor noise."""
     if scene.blur * len(picture) > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), scene.blur * len(picture))
-    grey = np.sqrt(np.maximum(picture * (scene.exposure * scene.tint).astype(np.float32), 0))
+    grey = np.sqrt(np.maximum(picture * (exposure * scene.tint).astype(np.float32), 0))
     grey += np.float32(scene.noise) * rng.standard_normal(grey.shape, dtype=np.float32)
     return (np.clip(grey, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.synth.clips import SYNTH_AUS, Clip, SynthFrame, render_clip
+from datamodules.synth.clips import SYNTH_AUS, Clip, Sitter, SynthFrame, group, render_clip
 
 UPPER = {1, 2, 4, 5, 7}  # act above the nose's base
 LOWER = {14, 15, 17, 20, 23, 24, 25, 26}  # act below the eyes
@@ -99,3 +99,72 @@ def test_stronger_levels_show_more(portraits: dict[int, list[SynthFrame]]) -> No
 def test_occlusion_is_rare_flagged_and_hides_part_of_the_face() -> None:
     flags = [frame.occluded for subject in range(1, 31) for frame in render_clip(subject, 8, size=32, stride=200)]
     assert 0.01 < np.mean(flags) < 0.15
+
+
+def test_a_still_without_wishes_is_the_portrait() -> None:
+    clip = Clip(3, size=64)
+    np.testing.assert_array_equal(clip.still({6: 4.0}).image, clip.portrait({6: 4.0}).image)
+    assert (clip.still({}, index=1).image != clip.still({}).image).any()  # other noise
+
+
+def test_a_still_lies_where_and_on_what_it_is_told() -> None:
+    clip = Clip(2, size=96)
+    white = np.full((120, 200, 3), 0.9, np.float32)
+    frame = clip.still({12: 4.0}, background=white, centre=(60, 50))
+    moved = clip.still({12: 4.0}, background=white, centre=(120, 65))
+    assert frame.image.shape == (120, 200, 3)
+    np.testing.assert_allclose(moved.landmarks - frame.landmarks, np.broadcast_to((60, 15), (68, 2)), atol=1e-3)
+    # The same pixels, but for noise and lens, as far as the head reaches; the wall is as bright on both sides.
+    head, other = frame.image[5:95, 20:100].astype(float), moved.image[20:110, 80:160].astype(float)
+    assert np.abs(head - other).mean() < 6
+    assert frame.image[10:30, 150:190].mean() > 200
+    x, y = np.round(frame.landmarks[30]).astype(int)
+    assert frame.image[y, x].mean() < 200
+    np.testing.assert_allclose(
+        clip.still({12: 4.0}, background=white).landmarks - frame.landmarks,
+        np.broadcast_to((99.5 - 60, 59.5 - 50), (68, 2)),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("yaw", [-45, -30, 30, 45])
+def test_a_still_turns_to_the_side_that_yaw_says(yaw: int) -> None:
+    clip = Clip(5, size=96)
+    front, turned = clip.still({}).landmarks, clip.still({}, pose=(yaw, 0, 0)).landmarks
+    inner = slice(36, 48)
+    # The nose leads towards the side of the picture, the distance of the outer eye corners shrinks by the cosine.
+    lead = (turned[30, 0] - turned[inner, 0].mean()) - (front[30, 0] - front[inner, 0].mean())
+    assert np.sign(lead) == np.sign(yaw)
+    width = (turned[45, 0] - turned[36, 0]) / (front[45, 0] - front[36, 0])
+    assert width == pytest.approx(np.cos(np.radians(yaw)), abs=0.12)
+    np.testing.assert_allclose(turned[[27, 33], 1], front[[27, 33], 1], atol=1.0)
+
+
+def test_light_comes_from_the_side_that_azimuth_says() -> None:
+    clip = Clip(4, size=96)
+    for azimuth, brighter in ((-1.2, 0), (1.2, 1)):
+        frame = clip.still({}, light=(azimuth, 0.0, 1.0, 0.15))
+        p = np.round(frame.landmarks).astype(int)
+        cheeks = [
+            frame.image[p[30, 1] - 3 : p[30, 1] + 4, x - 3 : x + 4].mean()
+            for x in ((p[2, 0] + p[31, 0]) // 2, (p[14, 0] + p[35, 0]) // 2)
+        ]
+        assert cheeks[brighter] > 1.5 * cheeks[1 - brighter]
+
+
+def test_a_group_shows_everyone_at_their_place() -> None:
+    small, large = Clip(2, size=48, factor=2), Clip(5, size=96, factor=2)
+    empty = np.full((100, 180, 3), 0.3, np.float32)
+    sitters = [Sitter(small, {}, (0, 0, 0), (30, 40)), Sitter(large, {26: 4.0}, (10, 0, 0), (120, 50))]
+    image, points = group(sitters, empty)
+    assert image.shape == (100, 180, 3)
+    alone = large.still({26: 4.0}, pose=(10, 0, 0), background=empty, centre=(120, 50))
+    np.testing.assert_array_equal(points[1], alone.landmarks)
+    np.testing.assert_array_equal(points[0], small.still({}, background=empty, centre=(30, 40)).landmarks)
+    np.testing.assert_array_equal(image[:, 100:], alone.image[:, 100:])
+    x, y = np.round(points[0][36:48].mean(axis=0)).astype(int)
+    assert (
+        np.abs(image[y - 8 : y + 8, x - 8 : x + 8].astype(int) - alone.image[y - 8 : y + 8, x - 8 : x + 8]).mean() > 20
+    )
+    with pytest.raises(ValueError, match="factor"):
+        group([Sitter(Clip(2, size=48, factor=1), {}, (0, 0, 0), (30, 40)), sitters[1]], empty)

@@ -31,7 +31,7 @@ def test_positive_roll_is_clockwise() -> None:
 @pytest.mark.parametrize("pose", [(0, 0, 0), (25, 0, 0), (-15, 12, 8), (35, -10, -15)])
 def test_landmarks_lie_where_the_picture_shows_them(face: Face, pose: tuple[float, float, float]) -> None:
     """The picture is made by the inverse map: through it, a landmark's pixel shows the landmark's face coordinates."""
-    camera = Camera(face, rotation(np.array(pose, float)), 60.0, np.array([100.0, 104.0]), 200)
+    camera = Camera(face, rotation(np.array(pose, float)), 60.0, np.array([100.0, 104.0]), (200, 200))
     points = face.identity.landmarks[17:]  # far ends of the jaw turn out of sight
     columns, rows = np.meshgrid(face.grid.x, face.grid.y)
     seen = camera.take(np.dstack([columns, rows]))
