@@ -12,6 +12,9 @@
 Frame k (from 0) is the k-th decoded frame, row k + 1 of the label files. Labels govern: a video may be one frame longer
 than its labels (SN010's is), the excess frame is left out; a shorter one is an error. A frame without a landmark file
 (one of SN031) has unknown landmarks. Other files and folders are ignored.
+
+Published code uses the landmarks with the left camera's pictures. No source at hand says that they fit the right
+camera's: compare some, or take ``--faces detect`` there.
 """
 
 import hashlib
@@ -21,20 +24,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 import scipy.io
 
 from datamodules.errors import DataError
 from datamodules.facs import DISFA_12, LANDMARKS, au_name
-from datamodules.raw.records import FrameRecord
+from datamodules.known import load_known
+from datamodules.raw.archive import absent, check_published, read_text
+from datamodules.raw.media import count_packets, decode
+from datamodules.raw.records import FrameRecord, edition_of
 
-# 27 subjects; the numbers in between belong to persons who are not in the archive.
-SUBJECTS = [f"SN{n:03d}" for n in (*range(1, 14), 16, 17, 18, 21, *range(23, 33))]
-#: Label rows of the published archive: 4845 a subject, but for SN010.
-PUBLISHED_ROWS = {subject: 4844 if subject == "SN010" else 4845 for subject in SUBJECTS}
-#: Frames at intensity 2 or more in the published archive, for the AUs whose counts published class weights confirm.
-PUBLISHED_POSITIVES = {1: 6506, 2: 5644, 4: 19933, 6: 10327, 9: 5473, 12: 16851, 25: 36247, 26: 11533}
+PUBLISHED_ROWS = load_known("disfa").rows
+PUBLISHED_POSITIVES = {int(column[2:4]): count for column, count in load_known("disfa").positives.items()}
 #: Points of the 68 that the 66 of a landmark file are.
 POINTS_66 = np.array([point for point in range(LANDMARKS) if point not in (60, 64)])
 
@@ -54,39 +55,35 @@ class DISFARaw:
     """
 
     name = "disfa"
+    release = ""
     label_columns = [f"{au_name(au)}_intensity" for au in DISFA_12]  # noqa: RUF012
+    expressions: tuple[str, ...] = ()
+    delivers: Literal["landmarks", "box", "crop", ""] = "landmarks"
 
     def __init__(
         self,
         root: Path,
         camera: Literal["left", "right"] = "left",
-        edition: Literal["published", "custom", "twin"] = "custom",
+        edition: Literal["published", "custom"] = "custom",
     ) -> None:
         self.root, self.camera = Path(root), camera
-        self.edition: str = edition
+        self.edition = edition_of(self.root, edition)
         self.licence = {
             "published": "DISFA: research use by signed agreement with the University of Denver; no redistribution",
             "custom": "as its owner states",
             "twin": "rendered; shows no person",
-        }[edition]
+        }[self.edition]
 
     def check(self) -> None:
         """Folders, names, every label file, and the frames in each video; raises `DataError`."""
+        rows: dict[str, int] = {}
         for subject in self.clips():
-            rows = len(self._labels(subject))
-            if self.edition == "published" and rows != PUBLISHED_ROWS.get(subject, 0):
-                raise DataError(
-                    f"{subject} has {rows} label rows, in the published archive {PUBLISHED_ROWS.get(subject, 0)}",
-                    "complete ActionUnit_Labels from the archive, or leave out --edition published",
-                )
+            rows[subject] = len(self._labels(subject))
             files = self._landmark_files(subject)
             self._points(files[min(files)])
-            self._check_length(subject, rows, _count_packets(self._videos[subject]))
-        if self.edition == "published" and (missing := sorted(set(SUBJECTS) - set(self.clips()))):
-            raise DataError(
-                f"{self.root} lacks {', '.join(missing)} of the published archive",
-                "complete the archive, or leave out --edition published",
-            )
+            self._check_length(subject, rows[subject], count_packets(self._videos[subject]))
+        if self.edition == "published":
+            check_published(load_known(self.name), rows)
 
     def clips(self) -> list[str]:
         """Subjects that have a video and labels."""
@@ -104,8 +101,8 @@ class DISFARaw:
             raise DataError(f"{labels} has no folder SN001, SN002, ...", "point --raw to DISFA's root folder")
         return sorted(coded)
 
-    def subject(self, clip: str) -> str:
-        """The clip's name: one clip a subject."""
+    def shard(self, clip: str) -> str:
+        """The subject, which is the clip's name."""
         return clip
 
     def count(self, clip: str) -> int:
@@ -116,7 +113,7 @@ class DISFARaw:
         """Hash of the camera, the label files, the video's size and the names of the landmark files."""
         digest = hashlib.sha256(f"{self.camera} {self._videos[clip].stat().st_size}".encode())
         for au in DISFA_12:
-            digest.update(_read(self._label_file(clip, au)))
+            digest.update("\n".join(read_text(self._label_file(clip, au))).encode())
         for frame, path in sorted(self._landmark_files(clip).items()):
             digest.update(f"{frame} {path.name}".encode())
         return digest.hexdigest()
@@ -125,7 +122,7 @@ class DISFARaw:
         """Frames in time order, decoded one at a time; see the module for the rules."""
         labels, files = self._labels(clip), self._landmark_files(clip)
         decoded = 0
-        for frame, (pts, image) in enumerate(_decode(self._videos[clip])):
+        for frame, (pts, image) in enumerate(decode(self._videos[clip])):
             decoded += 1
             if frame >= len(labels):
                 continue
@@ -141,12 +138,8 @@ class DISFARaw:
         self._check_length(clip, len(labels), decoded)
 
     def _folder(self, name: str) -> Path:
-        if not self.root.is_dir():
-            raise DataError(f"{self.root} does not exist", "point --raw to DISFA's root folder")
         if not (self.root / name).is_dir():
-            raise DataError(
-                f"{self.root / name} is missing", "unpack the archive so that this folder exists, spelled like this"
-            )
+            raise absent(self.root, self.name, self.root / name)
         return self.root / name
 
     @cached_property
@@ -223,20 +216,9 @@ class DISFARaw:
             )
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}", "restore the label file from the archive"
-        ) from error
-
-
 def _read_labels(path: Path) -> np.ndarray:
     """(rows,) int8 intensities of one action unit."""
-    lines = _read(path).decode(errors="replace").splitlines()
-    while lines and not lines[-1].strip():
-        lines.pop()
+    lines = read_text(path)
     values = np.empty(len(lines), np.int8)
     for row, line in enumerate(lines):
         match = _LABEL_LINE.fullmatch(line)
@@ -247,46 +229,3 @@ def _read_labels(path: Path) -> np.ndarray:
             )
         values[row] = int(match[2])
     return values
-
-
-def _count_packets(video: Path) -> int:
-    """Frames in the file by its packets, undecoded: headers of cut or edited files tell other numbers."""
-    with _open(video) as container:
-        return sum(1 for packet in container.demux(video=0) if packet.size)
-
-
-def _decode(video: Path) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds, (H, W, 3) uint8 RGB) of every frame, sequentially: seeking lands on wrong frames in many files."""
-    count = 0
-    with _open(video) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1  # processes are the parallelism; frame threads would hold frames
-        stream.codec_context.options = {"err_detect": "explode"}  # damaged pictures are errors, not grey patches
-        try:
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise _unreadable(video, count, "damaged")
-                yield float("nan") if frame.time is None else float(frame.time), frame.to_ndarray(format="rgb24")
-                count += 1
-        except av.FFmpegError as error:
-            raise _unreadable(video, count, error.strerror) from error
-
-
-def _open(video: Path) -> av.container.InputContainer:
-    try:
-        container = av.open(str(video))
-    except (av.FFmpegError, OSError) as error:
-        raise DataError(
-            f"{video} cannot be opened as video: {error.strerror}", "restore the video from the archive"
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise DataError(f"{video} has no video stream", "restore the video from the archive")
-    return container
-
-
-def _unreadable(video: Path, frame: int, why: str) -> DataError:
-    return DataError(
-        f"{video}: frame {frame} (from 0) cannot be read: {why}",
-        "restore the video from the archive; subjects that are done are kept",
-    )

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from datamodules.errors import DataError
 from datamodules.facs import LANDMARKS
 from datamodules.jobs import Tick, run_jobs
+from datamodules.raw.records import TRUTH
 
-TRUTH = "truth.parquet"
 _KEY = ["subject", "sequence", "frame"]
 _FIXED = (*_KEY, "landmarks", "image")
 
@@ -118,6 +118,11 @@ def check_range(dataset: str, key: str, value: int, least: int, most: int) -> No
     """Raise `DataError` for a writer's number that is out of range."""
     if not least <= value <= most:
         raise DataError(f"{dataset}: {key}={value} is out of range", f"give a {key} from {least} to {most}")
+
+
+def cut_file(path: Path) -> None:
+    """Keep the first half of a file: what a copy that was broken off leaves."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 98) -> bytes:
