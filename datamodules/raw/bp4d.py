@@ -109,8 +109,8 @@ class BP4DRaw:
     delivers: Literal["landmarks", "box", "crop", ""] = ""
 
     #: Where the subjects' folders may lie in the root, and tasks that the archive codes.
-    _places = ("Sequences(2D+3D)", "BP4D-training", ".")
-    _tasks = tuple(f"T{task}" for task in range(1, 9))
+    _places: tuple[str, ...] = ("Sequences(2D+3D)", "BP4D-training", ".")
+    _tasks: tuple[str, ...] = tuple(f"T{task}" for task in range(1, 9))
 
     def __init__(self, root: Path, frame_offset: int = 0, edition: Literal["published", "custom"] = "custom") -> None:
         self.root, self.frame_offset = Path(root), frame_offset

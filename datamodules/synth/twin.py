@@ -121,11 +121,13 @@ def check_range(dataset: str, key: str, value: int, least: int, most: int) -> No
 
 
 def cut_file(path: Path) -> None:
-    """Keep the first half of a file: what a copy that was broken off leaves."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    """Keep the first half of a text file, to the middle of a line after the first: what a broken-off copy leaves."""
+    data = path.read_bytes()
+    start = max(data.rfind(b"\n", 0, len(data) // 2), data.find(b"\n")) + 1
+    path.write_bytes(data[: (start + data.index(b"\n", start)) // 2])
 
 
-def encode_jpeg(image: np.ndarray, quality: int = 98) -> bytes:
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     """JPEG file of an (H, W, 3) uint8 RGB picture, colour at full resolution."""
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
