@@ -52,3 +52,35 @@ class EvalSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+class BalancedSampler(TrainSampler):
+    """As many rows of each group as of any other, shuffled together; an epoch is as long as that of all rows.
+
+    With R rows in G groups a group gives R // G an epoch: a new random choice of its rows where it has more, where it
+    has fewer all of them in turn, each time in a new order, so that none comes more than once oftener than another.
+
+    Args:
+        groups: Rows of each group; none is empty.
+        seed: Seed of the run.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, groups: list[np.ndarray], seed: int, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(np.concatenate(groups), seed, rank, world_size)
+        self.groups = groups
+        self.share = len(self.rows) // len(groups)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        drawn = [
+            np.concatenate([generator.permutation(rows) for _ in range(-(-self.share // len(rows)))])[: self.share]
+            for rows in self.groups
+        ]
+        order = generator.permutation(np.concatenate(drawn))
+        mine = order[self.rank : len(self) * self.world_size : self.world_size]
+        return ((self.epoch, int(row)) for row in mine)
+
+    def __len__(self) -> int:
+        return self.share * len(self.groups) // self.world_size

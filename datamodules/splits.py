@@ -8,26 +8,31 @@ import yaml
 
 
 def load_folds(name: str) -> dict[int, list[str]]:
-    """Committed subject lists of a dataset: part number, from 1, to subjects (``datamodules/folds/NAME.yaml``)."""
+    """Committed subject lists: part number, from 1, to subjects (``datamodules/folds/NAME.yaml``).
+
+    Part 0 is never held out.
+    """
     return yaml.safe_load((files("datamodules") / "folds" / f"{name}.yaml").read_text())
 
 
-def choose_validation(
-    positives: Mapping[str, np.ndarray], count: int | float, seed: int
-) -> tuple[list[str], list[int]]:
-    """Draw validation subjects at random, so that every action unit keeps positives on both sides where possible.
+def number_of(count: int | float, total: int) -> int:
+    """``count`` itself, or as many of ``total`` as the share ``count`` below 1 says: at least one."""
+    return int(count) if count >= 1 or count == 0 else max(1, round(count * total))
+
+
+def choose_validation(shows: Mapping[str, np.ndarray], number: int, seed: int) -> list[str]:
+    """Draw validation subjects at random, so that every label is shown on both sides where possible.
 
     Args:
-        positives: Training subject to (A,) number of positive frames.
-        count: Number of subjects to draw, or their share if below 1 (then at least one).
+        shows: Training subject to (K,) bool: which AUs or expressions some frame of it shows.
+        number: Subjects to draw.
         seed: Seed of the draw.
 
     Returns:
-        The subjects, sorted, and the indices of the action units that have no positives among them.
+        The subjects, sorted.
     """
-    names = sorted(positives)
-    has = np.array([np.asarray(positives[name]) > 0 for name in names])
-    number = int(count) if count >= 1 or count == 0 else max(1, round(count * len(names)))
+    names = sorted(shows)
+    has = np.array([shows[name] for name in names], bool)
     generator = np.random.default_rng(seed)
     best, fewest = np.arange(0), 2 * has.shape[1] + 1
     for _ in range(1000):  # rejection stays uniform among the good draws; a greedy choice favours a few subjects
@@ -37,4 +42,4 @@ def choose_validation(
             best, fewest = order[:number], missing
         if missing == 0:
             break
-    return sorted(names[i] for i in best), np.flatnonzero(~has[best].any(axis=0)).tolist()
+    return sorted(names[i] for i in best)

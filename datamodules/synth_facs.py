@@ -2,20 +2,24 @@
 
 from typing import Any
 
-from datamodules.base import AUDataModule
+from datamodules.store import FrameStore
+from datamodules.store_module import StoreDataModule
 
 
-class SynthFACS(AUDataModule):
+class SynthFACS(StoreDataModule):
     """The embedded synthetic dataset (docs/synth_facs.md), with folds made over its subjects.
 
     Args:
         root: ``synth:synth_facs?subjects=..&frames=..&seed=..``, or a store made from it.
+        fold: See `datamodules.base.AUDataModule`.
+        aus: Of the 17 that are rendered.
         n_folds: Number of parts; subject i of the sorted list is in part i mod ``n_folds``.
         **settings: See `datamodules.base.AUDataModule`.
     """
 
     dataset = "synth_facs"
     persons = "synth_facs"
+    split = "every n-th"
 
     def __init__(
         self, root: str = "synth:synth_facs", fold: int = 1, *, aus: list[int], n_folds: int = 3, **settings: Any
@@ -23,6 +27,6 @@ class SynthFACS(AUDataModule):
         super().__init__(root, fold, aus=aus, **settings)
         self.n_folds = n_folds
 
-    def parts(self, subjects: list[str]) -> dict[int, list[str]]:
+    def parts(self, store: FrameStore) -> dict[int, list[str]]:
         """Every ``n_folds``-th subject."""
-        return {k + 1: sorted(subjects)[k :: self.n_folds] for k in range(self.n_folds)}
+        return {k + 1: list(store.subjects[k :: self.n_folds]) for k in range(self.n_folds)}

@@ -12,8 +12,14 @@ import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+from datamodules.affwild2 import AffWild2
 from datamodules.base import AUDataModule
-from datamodules.disfa import DISFA
+from datamodules.bp4d import BP4D
+from datamodules.bp4d_plus import BP4DPlus
+from datamodules.caer_s import CAERS
+from datamodules.disfa import DISFA, DISFAPlus
+from datamodules.mixture import Mixture
+from datamodules.multi_pie import MultiPIE
 from datamodules.synth_facs import SynthFACS
 from lightning_modules import BaselineAU, RENet
 from lightning_modules.base import AUModule
@@ -21,7 +27,7 @@ from lightning_modules.base import AUModule
 CONFIGS = Path(__file__).parent / "configs"
 
 # Configurations name these by their short names, which the parser knows once they are imported.
-CLASSES = (DISFA, SynthFACS, BaselineAU, RENet)
+CLASSES = (AffWild2, BP4D, BP4DPlus, CAERS, DISFA, DISFAPlus, MultiPIE, Mixture, SynthFACS, BaselineAU, RENet)
 
 DESCRIPTION = """\
 Train and score one experiment on one fold, or on all of them with --folds all. --config NAME looks in
@@ -234,7 +240,7 @@ def hashed(settings: dict[str, Any]) -> dict[str, Any]:
             or key == "data.init_args.num_workers"
         ):
             del flat[key]
-        elif key == "data.init_args.root":
+        elif key == "data.init_args.root" or key.startswith(("data.init_args.train.", "data.init_args.test.")):
             flat[key] = store_digest(flat[key])
         elif key.endswith("checkpoint") and flat[key] and Path(flat[key]).is_file():
             flat[key] = f"sha256:{hashlib.sha256(Path(flat[key]).read_bytes()).hexdigest()[:12]}"

@@ -115,8 +115,10 @@ class Fold:
                 write_parquet(ledger.tables[stage], self.folder.path / f"{name}.parquet")
         if self.options.predict == "all":
             table = ledger.tables["predict"]
-            known = table[table["subject"].isin(data.subjects_train)]
-            write_parquet(known, self.folder.path / "predictions_train.parquet")
+            # A mixture names its subjects as dataset/subject.
+            joined = table["dataset"] + "/" + table["subject"]
+            names = table["subject"].where(table["dataset"] == data.dataset, joined)
+            write_parquet(table[names.isin(data.subjects_train)], self.folder.path / "predictions_train.parquet")
         return self.facts(trainer) | scores(ledger.tables, self.options.threshold, as_trained)
 
     def trainer(self, loggers: list[Logger], callbacks: list[Callback], **overrides: Any) -> pl.Trainer:
@@ -137,7 +139,7 @@ class Fold:
     def facts(self, trainer: pl.Trainer) -> dict[str, Any]:
         """What must travel with the scores."""
         state, model, data = self.data.state_dict(), self.model, self.data
-        shared = ("dataset", "edition", "fold", "aus", "label_threshold", "camera", "frame_set", "preprocessing")
+        shared = ("dataset", "edition", "split", "fold", "aus", "label_threshold", "camera", "frame_set")
         packages = ("torch", "pytorch-lightning", "timm", "albumentations", "numpy")
         on_gpu = trainer.strategy.root_device.type == "cuda"
         return {
@@ -147,12 +149,15 @@ class Fold:
             "backbone": getattr(model, "backbone", None),
             "task": getattr(model, "task", "occurrence"),
             **{name: state[name] for name in shared},
+            "preprocessing": state["preprocessing"],
             "licence": state["licence"],
-            "held_out_subjects": state["test_subjects"],
-            "val_subjects": state["val_subjects"],
-            "n_train_subjects": len(state["train_subjects"]) + len(state["val_subjects"]) * self.options.refit,
+            "held_out_subjects": data.subjects_test,
+            "val_subjects": data.subjects_val,
+            "n_train_subjects": len(data.subjects_train) + len(data.subjects_val) * self.options.refit,
             "aus_without_val_positives": data.aus_without_val_positives,
             "unreadable_frames": data.unreadable,
+            "left_out_frames": data.left_out,
+            "repeated_neighbours": data.repeated_neighbours,
             "seed": self.cli.config.seed_everything,
             "select_on": state["select_on"],
             "initialisation": model.initialisation,

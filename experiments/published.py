@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-FACTS = ("label_threshold", "camera", "frame_set", "folds")
+FACTS = ("label_threshold", "camera", "frame_set", "folds", "split")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def differences(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
     Args:
         row: The published row.
         facts: Of the run: `edition` (`published` for the real recordings), `aus`, `label_threshold`, `camera`,
-            `frame_set` and `folds`, the number of finished folds.
+            `frame_set`, `folds`, the number of finished folds, and `split`, the name of their subject lists.
     """
     found = []
     for fact in FACTS:

@@ -84,6 +84,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "positive from intensity": facts["label_threshold"],
         "camera": facts["camera"],
         "frame set": facts["frame_set"],
+        "subject lists": facts["split"],
         "model": facts["class"],
         "backbone": facts["backbone"],
         "parameters": facts["n_params"],
@@ -177,6 +178,9 @@ def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section
     by_table: dict[tuple[str, int, str], list[PublishedRow]] = {}
     for row in load_published():
         by_table.setdefault((row.paper, row.table, row.metric), []).append(row)
+    datasets = {rows[0].dataset for rows in by_table.values()}
+    tested = {experiment.name: experiment.facts["dataset"] for experiment, _ in pairs}
+    alone = [f"{name}: there are no published rows for {of}." for name, of in tested.items() if of not in datasets]
     tables = []
     for rows in by_table.values():
         first = rows[0]
@@ -189,13 +193,13 @@ def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section
                 _differences(where, rows, ours),
             ]
     if not tables:
-        return Section("Beside published numbers", ["There are no published rows for these datasets."])
+        return Section("Beside published numbers", alone or ["There are no published rows for these scores."])
     text = [
         "A difference is printed only where a run agrees with every fact that the publication states; otherwise the "
         "differing facts are named, as published vs run. No published row has an interval, or says on which data "
         "its epoch was chosen."
     ]
-    return Section("Beside published numbers", text, [table for table in tables if table.rows])
+    return Section("Beside published numbers", text + alone, [table for table in tables if table.rows])
 
 
 def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:

@@ -53,7 +53,7 @@ def provenance(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """
     # Lightning files the state of a DataModule under its class name; what tells it apart is what it holds.
     states = (state for state in checkpoint.values() if isinstance(state, dict))
-    source = next((state for state in states if {"persons", "train_subjects", "val_subjects"} <= set(state)), None)
+    source = next((state for state in states if {"train_persons", "val_persons", "test_persons"} <= set(state)), None)
     if source is None:
         raise ModelError(f"checkpoint {path}: does not say whom it has seen", "give a checkpoint that run.py wrote")
     return source
@@ -79,6 +79,7 @@ def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | 
 
     Nobody tested may have been among the source's training or validation subjects, nobody validated among its training
     subjects. Validation subjects in common are in order: stages of one fold share them, and neither is fitted on them.
+    People are told apart across datasets: DISFA and DISFA+ share theirs, BP4D and BP4D+ only names.
 
     Args:
         checkpoint: The source.
@@ -89,15 +90,15 @@ def check_leakage(checkpoint: dict[str, Any], data: dict[str, Any], path: str | 
         ModelError: Shared persons, or a source that does not say whom it has seen.
     """
     source = provenance(checkpoint, path)
-    if source["persons"] != data["persons"]:
-        return
-    fitted, chosen = set(source["train_subjects"]), set(source["val_subjects"])
+    fitted, chosen = set(source["train_persons"]), set(source["val_persons"])
     if source.get("select_on") == "test" and data.get("select_on") != "test":
-        chosen |= set(source["test_subjects"])  # its epoch was chosen on them
-    if leaked := sorted((fitted | chosen) & {*data["test_subjects"]} | fitted & {*data["val_subjects"]}):
+        chosen |= set(source["test_persons"])  # its epoch was chosen on them
+    if leaked := sorted((fitted | chosen) & {*data["test_persons"]} | fitted & {*data["val_persons"]}):
+        more = f" and {len(leaked) - 10} more" if len(leaked) > 10 else ""
         raise ModelError(
-            f"checkpoint {path}: has seen subjects that this run validates or tests on: {', '.join(leaked)}",
-            f"take a source of the same fold (this run: fold {data['fold']}, source: fold {source['fold']})",
+            f"checkpoint {path}: has seen subjects that this run validates or tests on: {', '.join(leaked[:10])}{more}",
+            f"take a source of the same fold (this run: {data['dataset']}, fold {data['fold']}; source: "
+            f"{source['dataset']}, fold {source['fold']})",
         )
 
 
