@@ -70,7 +70,7 @@ def render_stills(subjects: int, frames: int, seed: int, size: int, independent:
             subject, frames, seed=seed, size=2 * size, rates="balanced", stride=_STRIDE, independent=independent
         )
         for k, still in enumerate(clip):
-            matrix = preset.matrix(still.landmarks, size)
+            matrix = preset.matrix(still.landmarks, None, None, size)
             if matrix is None:
                 raise DataError(f"the face of subject {subject}, still {k} has no extent", "raise --size")
             scene = np.concatenate([still.pose, still.light, still.background])

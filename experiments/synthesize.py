@@ -3,38 +3,26 @@
 python experiments/synthesize.py disfa --out raw/disfa
 """
 
-import argparse
-from pathlib import Path
+from jsonargparse import ArgumentParser
 
 from datamodules.jobs import usable_cpus
-from datamodules.synth.disfa import write_disfa
-from experiments.terminal import exit_with
+from datamodules.synth.registry import TWINS
+from experiments.terminal import exit_with, first_line
 
 
 def main() -> int:
     """Parse the command line and render."""
-    parser = argparse.ArgumentParser(
-        prog="synthesize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    datasets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
-    disfa = datasets.add_parser("disfa", help="27 subjects, one video each")
-    disfa.add_argument("--out", type=Path, required=True, help="folder to make")
-    disfa.add_argument(
-        "--subjects", type=int, default=27, help="how many of the 27 subjects, from the first (%(default)s)"
-    )
-    disfa.add_argument("--frames", type=int, default=120, help="frames of each video, at 20 a second (%(default)s)")
-    disfa.add_argument("--seed", type=int, default=0, help="seed of faces and behaviour (%(default)s)")
-    disfa.add_argument("--size", type=int, default=256, help="side of the square videos in pixels (%(default)s)")
-    disfa.add_argument(
-        "--camera", choices=("left", "right"), default="left", help="whose folder and file names to use (%(default)s)"
-    )
-    disfa.add_argument(
-        "--workers", type=int, default=usable_cpus(), help="processes; 0 renders in this one (%(default)s)"
-    )
-    arguments = vars(parser.parse_args())
-    del arguments["dataset"]
-    out = write_disfa(**arguments)
-    print(f"{out}: next, python experiments/prepare.py disfa --raw {out} --edition twin --out DIR")
+    parser = ArgumentParser(prog="synthesize.py", description=__doc__)
+    datasets = parser.add_subcommands(dest="dataset", metavar="DATASET")
+    for name, (write, _) in TWINS.items():
+        command = ArgumentParser(description=first_line(write))
+        command.add_function_arguments(write, skip={"workers", "progress", "with_faults"}, as_group=False)
+        command.add_argument("--with-faults", action="store_true", help="add what prepare.py must refuse")
+        command.add_argument("--workers", type=int, default=usable_cpus(), help="processes; 0 renders in this one")
+        datasets.add_subcommand(name, command, help=first_line(write))
+    arguments = parser.parse_args()
+    out = TWINS[arguments.dataset].write(**arguments[arguments.dataset].as_dict())
+    print(f"{out}: next, python experiments/prepare.py {arguments.dataset} --raw {out} --out DIR")
     return 0
 
 

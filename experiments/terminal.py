@@ -25,3 +25,8 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
         print(f"error: {error}\nremedy: {remedy}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def first_line(command: object) -> str:
+    """First line of a docstring: what a list of commands says of each."""
+    return (command.__doc__ or "").partition("\n")[0]
