@@ -133,7 +133,7 @@ PRESETS: dict[str, Preset] = _presets()
 def face_box(landmarks: np.ndarray) -> np.ndarray:
     """Box of a face whose dataset gives landmarks only, like a face detector's: forehead, chin and cheeks.
 
-    That is what the annotators of WIDER FACE were asked to enclose, and RetinaFace, S3FD and MTCNN are trained on it. The
+    That is what the annotators of WIDER FACE were asked to enclose, and RetinaFace, S3FD and MTCNN train on it. The
     landmarks hold chin and cheeks; the forehead is missing. Its upper end is put `FOREHEAD` nose lengths above the root
     of the nose and along the nose, so that a head may lean: brows and jaw move with expressions, the nose hardly does.
     From nasion to hairline is 1.2 to 1.4 times from nasion to subnasale in anthropometric tables. MTCNN's boxes on

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from datamodules.errors import DataError
 
 Tick = Callable[[int], object]
+Result = TypeVar("Result")
 
 
 def usable_cpus() -> int:
@@ -26,7 +27,7 @@ def usable_cpus() -> int:
 
 
 def run_jobs(
-    job: Callable[[Any, Tick], None],
+    job: Callable[[Any, Tick], Result],
     items: Sequence[Any],
     *,
     total: int,
@@ -34,11 +35,12 @@ def run_jobs(
     workers: int,
     progress: bool,
     description: str,
-) -> None:
+) -> list[Result]:
     """Call ``job(item, tick)`` for every item; the first failure, or Ctrl-C, stops the rest within a frame.
 
     Args:
-        job: Function of an importable module, or a partial of one; it calls ``tick(n)`` after every n frames.
+        job: Function of an importable module, or a partial of one; it calls ``tick(n)`` after every n frames and
+            returns what can be pickled.
         items: What there is to do; an item's outcome must not depend on the others.
         total: Frames of the whole work.
         done: How many of them an earlier attempt did.
@@ -46,15 +48,16 @@ def run_jobs(
         progress: Whether to show a bar.
         description: Text before the bar.
 
+    Returns:
+        What the jobs returned, in the order of ``items``.
+
     Raises:
         DataError: As raised by a job, or when a worker was killed.
     """
     pace = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file keeps every line that a terminal overwrites
     with tqdm(total=total, initial=done, desc=description, unit="frame", disable=not progress, mininterval=pace) as bar:
         if workers == 0:
-            for item in items:
-                job(item, bar.update)
-            return
+            return [job(item, bar.update) for item in items]
         # Spawned, not forked: a caller may hold threads (torch, OpenCV) that do not survive a fork.
         context = multiprocessing.get_context("spawn")
         ticks, stop = context.Value("q", done), context.Event()
@@ -67,6 +70,7 @@ def run_jobs(
                         futures = [pool.submit(_call, job, item) for item in items]
                     for future in as_completed(futures):
                         future.result()
+                    return [future.result() for future in futures]
                 except BaseException:
                     stop.set()
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -123,8 +127,8 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _call(job: Callable[[Any, Tick], None], item: Any) -> None:
-    job(item, _tick)
+def _call(job: Callable[[Any, Tick], Result], item: Any) -> Result:
+    return job(item, _tick)
 
 
 def _follow(bar: "tqdm[Any]", ticks: Any, finished: threading.Event) -> None:

@@ -1,27 +1,34 @@
-"""From a raw dataset to a frame store: align, crop, encode.
+"""From a raw dataset to a frame store: find the face, align, crop, encode.
 
-The work is done subject by subject in a hidden folder beside the destination (``.NAME.partial``), which is renamed when
-complete. A preparation that was killed goes on after the last finished subject and ends with the same bytes as an
-undisturbed one. A worker holds one decoded frame and some 100 bytes a frame of its subject.
+The work is done shard by shard in a hidden folder beside the destination (``.NAME.partial``), which is renamed when
+complete. A preparation that was killed, or stopped by a full disk, goes on after the last finished shard and ends with
+the same bytes as an undisturbed one. A worker holds one decoded frame, `CARRY` of them while it looks for a face to
+borrow a crop from, and some 150 bytes a frame of its shard.
 
-Keys of ``manifest.json``: ``version, dataset, edition, licence, rows, label_columns, aus, preset, preprocessing`` (the
-preset's hash), ``raw`` (fingerprint of the raw files), ``detector, counts {subjects, flags, labels}`` (``labels``: rows
-with -1, 0, 1, ... per column), ``shards {file: {bytes, sha256}}, tables`` (the same of the index and the landmarks),
-``settings, created_with``.
+Keys of ``manifest.json``: ``version, dataset, edition, release, licence, rows, label_columns, aus, expressions, preset
+{name, version, size, needs, source, geometry}, preprocessing`` (the preset's hash), ``faces`` (who said where the faces
+are: `datamodules.faces`), ``raw`` (fingerprint of the raw files), ``counts {subjects, pictures, faces, flags, labels}``
+(``pictures``: rows whose picture exists; ``faces``: those in which a face was located; ``labels``: rows with -1, 0, 1,
+... per column), ``shards {file: {bytes, sha256, rows}}, tables`` (bytes and sha256 of index, landmarks and matrices),
+``settings {size, jpeg_quality, carry, failures}, expected {rows, labels}`` (of twins: rows per subject and counts of
+labels that their truth demands), ``created_with``.
 """
 
+import errno
 import hashlib
 import json
 import platform
 import shutil
-from array import array
+import time
 from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import chain
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import filelock
@@ -29,66 +36,114 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.align import PRESETS, Preset, warp_image, warp_points
+from datamodules.align import PRESETS, Preset
 from datamodules.errors import DataError
+from datamodules.faces import face_source
 from datamodules.facs import LANDMARKS, au_number
-from datamodules.jobs import Tick, run_jobs
-from datamodules.raw.records import FrameRecord, RawDataset
-from datamodules.store import INDEX, MANIFEST, SHARDS, VERSION, Flag, FrameStore
+from datamodules.jobs import run_jobs
+from datamodules.raw.records import TRUTH, RawDataset
+from datamodules.shards import CARRY, JPEG_QUALITY, STAGES, Clock, write_shard
+from datamodules.store import INDEX, MANIFEST, MATRICES, SHARDS, VERSION, Flag, FrameStore
 from datamodules.store import LANDMARKS as LANDMARKS_FILE
 
-JPEG_QUALITY = 95  # mean error below one grey level; 12 times smaller than raw pixels
-CARRY = 10  # frames for which a crop may be borrowed from the last frame with landmarks: half a second of DISFA
+#: Preset of a source of faces, unless another is asked for.
+_USUAL = {"landmarks": "renet", "box": "emotiram", "crop": "delivered"}
+#: What a preset needs to what a source of faces must give.
+_SUFFICES = {"landmarks": {"landmarks"}, "box": {"landmarks", "box"}, "image": {"landmarks", "box", "crop"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came of a preparation.
+
+    Attributes:
+        root: Folder of the store.
+        rows: Frames in it.
+        subjects: Persons, or pictures of a dataset that names nobody.
+        side: Side of the crops in pixels.
+        bytes: Size of the shards.
+        flags: Rows with each `Flag`.
+        detection_rate: Share of the pictures in which a face was located; NaN where there is no picture.
+        seconds: How long the call took.
+        stages: Frames a second and process in each of `STAGES`, of the work that this call did.
+    """
+
+    root: Path
+    rows: int
+    subjects: int
+    side: int
+    bytes: int
+    flags: dict[str, int]
+    detection_rate: float
+    seconds: float
+    stages: dict[str, float]
 
 
 def prepare(
-    raw: RawDataset, out: Path, preset: str = "renet", size: int | None = None, workers: int = 0, progress: bool = True
-) -> Path:
+    raw: RawDataset,
+    out: Path,
+    *,
+    faces: Literal["dataset", "detect", "truth"] = "dataset",
+    detector: str = "dlib",
+    preset: str | None = None,
+    size: int | None = None,
+    failures: Literal["nearest", "drop"] = "nearest",
+    workers: int = 0,
+    progress: bool = True,
+) -> Summary:
     """Make a frame store of a raw dataset.
 
-    A frame whose landmarks do not place the crop is flagged ``NO_LANDMARKS | NO_FACE``. It is cropped like the last
-    frame of its sequence that they did place, at most `CARRY` frames back; failing that, its row has no image.
+    Every label row becomes a row of the store. Where nothing places the crop, the row is flagged ``NO_FACE``. It is
+    then cropped like the nearest frame of its sequence, before or after, that was placed (``failures="nearest"``; at
+    most `CARRY` frames away, the earlier of two equally near), or has no picture (``"drop"``, and where none is near).
 
     Args:
         raw: The raw dataset.
         out: Folder to make. An existing store of the same data and settings is left as it is.
-        preset: Name in `datamodules.align.PRESETS`.
-        size: Side of the stored crops in pixels; None: as the preset says.
-        workers: Processes to spread the subjects over; 0 works in this one.
+        faces: Who says where the face is: what the dataset delivers, a detector, or the truth of a twin.
+        detector: ``dlib``, ``mediapipe`` or ``mtcnn``, where faces are detected.
+        preset: Where the crop puts the face: ``renet``, ``aunet``, ``pairwise``, ``megraph``, ``emotiram`` or
+            ``delivered`` (datamodules/presets.yaml); by default ``renet`` where landmarks are known, ``emotiram`` where
+            boxes are, ``delivered`` where the pictures are crops.
+        size: Side of the stored crops in pixels; by default as the preset says.
+        failures: What becomes of frames in which no face is located: cropped like the nearest, or without picture.
+        workers: Processes to spread the shards over; 0 works in this one.
         progress: Whether to show a progress bar.
 
-    Returns:
-        ``out``.
-
     Raises:
-        DataError: For faults of the raw data or the settings, or when ``out`` holds something else. Nothing that was
-            there is changed, and finished subjects are kept for the next attempt.
+        DataError: For faults of the raw data or the settings, when ``out`` holds something else, or on a full disk.
+            Nothing that was there is changed, and finished shards are kept for the next attempt.
     """
-    if preset not in PRESETS:
-        raise DataError(f"there is no crop preset {preset!r}", f"choose from {', '.join(PRESETS)}")
-    if (size is not None and size < 16) or workers < 0:
+    started = time.perf_counter()
+    _check_settings(preset, size, failures, workers)
+    source = face_source(faces, raw, detector)
+    crop = PRESETS[preset or _USUAL[source.gives]]
+    if source.gives not in _SUFFICES[crop.needs]:
+        usual = _USUAL[source.gives]
         raise DataError(
-            f"size={size}, workers={workers}: too small", "crops have 16 pixels or more; workers count from 0"
+            f"preset {crop.name} needs {crop.needs}, but --faces {faces} gives {source.gives} of {raw.name}",
+            f"find {crop.needs} with --faces detect, or choose --preset {usual}",
         )
-    crop = PRESETS[preset]
     side = size or crop.size
-    clips: dict[str, list[str]] = defaultdict(list)
+    shards: dict[str, list[str]] = defaultdict(list)
     for clip in raw.clips():
-        clips[raw.subject(clip)].append(clip)
-    sources = {subject: _digest(*map(raw.fingerprint, names)) for subject, names in sorted(clips.items())}
+        shards[raw.shard(clip)].append(clip)
+    sources = {shard: _digest(*map(raw.fingerprint, clips)) for shard, clips in shards.items()}
     identity = {
         "version": VERSION,
         "dataset": raw.name,
         "edition": raw.edition,
+        "release": raw.release,
         "preprocessing": crop.hash,
-        "settings": {"size": side, "jpeg_quality": JPEG_QUALITY, "carry": CARRY},
+        "faces": json.loads(json.dumps(source.facts())),
+        "settings": {"size": side, "jpeg_quality": JPEG_QUALITY, "carry": CARRY, "failures": failures},
     }
-    whole = {**identity, "raw": _digest(*sources.values())}
+    whole = {**identity, "raw": _digest(*(sources[shard] for shard in sorted(sources)))}
     work = out.with_name(f".{out.name}.partial")
     if out.exists():
         _check_existing(out, whole)
         shutil.rmtree(work, ignore_errors=True)  # left behind by a kill after the rename
-        return out
+        return _summary(out, [], started)
 
     raw.check()
     store = work / "store"
@@ -98,20 +153,22 @@ def prepare(
     except OSError as error:
         raise DataError(f"{work} cannot be made: {error.strerror}", "choose another --out") from error
     try:
-        with filelock.FileLock(work / "lock", timeout=0):
+        with filelock.FileLock(work / "lock", timeout=0), _room(work):
             _check_work(work, identity)
-            todo = [(s, clips[s], source) for s, source in sources.items() if not _finished(work, s, source)]
-            counts = {subject: sum(map(raw.count, names)) for subject, names in clips.items()}
-            run_jobs(
-                partial(_prepare_subject, raw, work, crop, side),
+            counts = {shard: sum(map(raw.count, clips)) for shard, clips in shards.items()}
+            todo = [(shard, shards[shard], sources[shard]) for shard in sources]
+            todo = [item for item in todo if not _finished(work, item[0], item[2])]
+            todo.sort(key=lambda item: -counts[item[0]])  # no long shard is left for the end
+            times = run_jobs(
+                partial(write_shard, raw, source, work, crop, side, failures),
                 todo,
                 total=sum(counts.values()),
-                done=sum(counts.values()) - sum(counts[subject] for subject, _, _ in todo),
+                done=sum(counts.values()) - sum(counts[shard] for shard, _, _ in todo),
                 workers=workers,
                 progress=progress,
                 description=f"prepare {raw.name}",
             )
-            manifest = {**whole, **_join(work, list(sources), raw.label_columns), **_facts(raw, crop, side)}
+            manifest = {**whole, **_join(raw, work, list(sources)), **_facts(raw, crop, side)}
             (store / MANIFEST).write_text(json.dumps(manifest, indent=1))
             store.rename(out)
     except filelock.Timeout as error:
@@ -119,7 +176,18 @@ def prepare(
             f"{work} is in use by another preparation", "wait until it ends, or choose another --out"
         ) from error
     shutil.rmtree(work, ignore_errors=True)
-    return out
+    return _summary(out, times, started)
+
+
+def _check_settings(preset: str | None, size: int | None, failures: str, workers: int) -> None:
+    if preset is not None and preset not in PRESETS:
+        raise DataError(f"there is no crop preset {preset!r}", f"choose from {', '.join(PRESETS)}")
+    if failures not in ("nearest", "drop"):
+        raise DataError(f"failures={failures!r} is unknown", "choose nearest or drop")
+    if (size is not None and size < 16) or workers < 0:
+        raise DataError(
+            f"size={size}, workers={workers}: too small", "crops have 16 pixels or more; workers count from 0"
+        )
 
 
 def _facts(raw: RawDataset, crop: Preset, side: int) -> dict[str, Any]:
@@ -128,8 +196,8 @@ def _facts(raw: RawDataset, crop: Preset, side: int) -> dict[str, Any]:
         "licence": raw.licence,
         "label_columns": raw.label_columns,
         "aus": sorted({au for column in raw.label_columns if (au := au_number(column)) is not None}),
+        "expressions": list(raw.expressions),
         "preset": {**asdict(crop), "size": side},
-        "detector": None,  # the landmarks are the dataset's own
         "created_with": {
             "facsuite": version("facsuite"),
             "python": platform.python_version(),
@@ -138,6 +206,20 @@ def _facts(raw: RawDataset, crop: Preset, side: int) -> dict[str, Any]:
             "av": version("av"),
         },
     }
+
+
+@contextmanager
+def _room(work: Path) -> Iterator[None]:
+    """Say what a full disk means; what was being written stays in ``work``, where nothing takes it for whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DataError(
+            f"{error.filename or work} cannot be written: {error.strerror}",
+            f"make room on the disk of {work.parent} and give the same command again: finished shards are kept",
+        ) from error
 
 
 def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
@@ -175,151 +257,115 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> N
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= value if isinstance(value, dict) else {key: value}
+        flat |= {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat
 
 
-def _finished(work: Path, subject: str, source: str) -> bool:
-    """Whether an earlier attempt finished this subject from the same raw files: its table is written last."""
-    path = work / "parts" / f"{subject}.parquet"
+def _finished(work: Path, shard: str, source: str) -> bool:
+    """Whether an earlier attempt finished this shard from the same raw files: its table is written last."""
+    path = work / "parts" / f"{shard}.parquet"
     return path.exists() and pq.read_schema(path).metadata[b"source"].decode() == source
 
 
-def _prepare_subject(
-    raw: RawDataset, work: Path, crop: Preset, side: int, item: tuple[str, list[str], str], tick: Tick
-) -> None:
-    """Write a subject's shard, landmarks and table; the table last, as the mark that all is there."""
-    subject, clips, source = item
-    rows = _Rows(raw.label_columns)
-    last: tuple[str, int, np.ndarray] | None = None  # sequence, frame and matrix of the last located face
-    digest = hashlib.sha256()
-    shard, points = work / "store" / SHARDS / f"{subject}.bin", work / "parts" / f"{subject}.points"
-    table = work / "parts" / f"{subject}.parquet"
-    table.unlink(missing_ok=True)  # of an attempt with other raw files
-    with shard.open("wb") as shard_file, points.open("wb") as points_file:
-        for record in chain.from_iterable(map(raw.frames, clips)):
-            flags = Flag.OCCLUDED if record.occluded else Flag(0)
-            landmarks = np.full((LANDMARKS, 2), np.nan, np.float32) if record.landmarks is None else record.landmarks
-            matrix = crop.matrix(landmarks, None, None, side)
-            if matrix is not None:
-                last = (record.sequence, record.frame, matrix)
-            else:
-                flags |= Flag.NO_FACE
-                if last is not None and last[0] == record.sequence and record.frame - last[1] <= CARRY:
-                    matrix = last[2]
-            landmarks = np.full_like(landmarks, np.nan) if matrix is None else warp_points(landmarks, matrix)
-            if np.isnan(landmarks).all():
-                flags |= Flag.NO_LANDMARKS
-            data = b""
-            if matrix is None or record.image is None:
-                flags |= Flag.NO_IMAGE
-            else:
-                data = _encode(warp_image(record.image, matrix, side))
-            shard_file.write(data)
-            digest.update(data)
-            points_file.write(landmarks.astype("<f4").tobytes())
-            rows.append(record, len(data), flags)
-            tick(1)
-    metadata = {"source": source, "sha256": digest.hexdigest()}
-    pq.write_table(rows.table(subject, shard.name).replace_schema_metadata(metadata), table.with_suffix(".tmp"))
-    table.with_suffix(".tmp").replace(table)
-
-
-def _encode(crop: np.ndarray) -> bytes:
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert done
-    return data.tobytes()
-
-
-class _Rows:
-    """Index rows of one subject as compact columns: some 50 bytes a frame, however long the videos."""
-
-    def __init__(self, label_columns: list[str]) -> None:
-        self.sequences: list[str] = []
-        self.sequence, self.frame, self.pts = array("i"), array("q"), array("d")
-        self.offset, self.length, self.flags = array("q"), array("i"), array("B")
-        self.labels = {column: array("b") for column in label_columns}
-
-    def append(self, record: FrameRecord, length: int, flags: Flag) -> None:
-        if not self.sequences or self.sequences[-1] != record.sequence:
-            if self.sequences and record.sequence < self.sequences[-1]:
-                raise self._disorder(record)
-            self.sequences.append(record.sequence)
-        elif record.frame <= self.frame[-1]:
-            raise self._disorder(record)
-        labels = [record.labels.get(column, -1) for column in self.labels]
-        if all(label == -1 for label in labels):
-            flags |= Flag.NO_LABELS
-        for column, label in zip(self.labels.values(), labels, strict=True):
-            column.append(label)
-        self.sequence.append(len(self.sequences) - 1)
-        self.frame.append(record.frame)
-        self.pts.append(record.pts)
-        self.offset.append(self.offset[-1] + self.length[-1] if self.offset else 0)
-        self.length.append(length)
-        self.flags.append(int(flags))
-
-    def table(self, subject: str, shard: str) -> pa.Table:
-        same = np.zeros(len(self.frame), np.int32)
-        columns = {
-            "subject": pa.DictionaryArray.from_arrays(same, [subject]),
-            "sequence": pa.DictionaryArray.from_arrays(np.asarray(self.sequence), self.sequences),
-            "frame": np.asarray(self.frame),
-            "pts": np.asarray(self.pts),
-            "shard": pa.DictionaryArray.from_arrays(same, [shard]),
-            "offset": np.asarray(self.offset),
-            "length": np.asarray(self.length),
-            "flags": np.asarray(self.flags),
-            **{column: np.asarray(values) for column, values in self.labels.items()},
-        }
-        return pa.table(columns)
-
-    @staticmethod
-    def _disorder(record: FrameRecord) -> DataError:
-        return DataError(
-            f"{record.subject} {record.sequence}: frame {record.frame} comes twice or out of order",
-            "(subject, sequence, frame) must be unique and in order: remove the duplicate from the raw data",
-        )
-
-
-def _join(work: Path, subjects: list[str], label_columns: list[str]) -> dict[str, Any]:
-    """Write the store's index and landmarks from the subjects' parts; returns counts and checksums for the manifest."""
+def _join(raw: RawDataset, work: Path, names: list[str]) -> dict[str, Any]:
+    """Write the store's index, landmarks and matrices from the parts; returns counts and checksums for the manifest."""
     store, parts = work / "store", work / "parts"
-    tables = [pq.read_table(parts / f"{subject}.parquet") for subject in subjects]
+    tables = {name: pq.read_table(parts / f"{name}.parquet") for name in names}
+    tables = {name: table for name, table in tables.items() if len(table)}
+    if not tables:
+        raise DataError(f"{raw.name}: the labels have no rows", f"complete the label files of {raw.root}")
+    ordered = dict(sorted(tables.items(), key=lambda item: _key(item[1], 0)))
+    for (before, first), (after, second) in pairwise(ordered.items()):
+        if _key(first, -1) >= _key(second, 0):
+            raise DataError(
+                f"{' '.join(map(str, _key(second, 0)))}: the rows of {before} and {after} overlap",
+                "(subject, sequence, frame) must be unique: remove the duplicate from the raw data",
+            )
     shards = {
-        f"{subject}.bin": {
-            "bytes": (store / SHARDS / f"{subject}.bin").stat().st_size,
+        f"{name}.bin": {
+            "bytes": (store / SHARDS / f"{name}.bin").stat().st_size,
             "sha256": table.schema.metadata[b"sha256"].decode(),
+            "rows": len(table),
         }
-        for subject, table in zip(subjects, tables, strict=True)
+        for name, table in ordered.items()
     }
     for path in (store / SHARDS).iterdir():
         if path.name not in shards:
-            path.unlink()  # of a subject that an earlier attempt still found in the raw data
-    index = pa.concat_tables(table.replace_schema_metadata(None) for table in tables).unify_dictionaries()
+            path.unlink()  # without rows, or of a clip that an earlier attempt still found in the raw data
+    index = pa.concat_tables(table.replace_schema_metadata(None) for table in ordered.values()).unify_dictionaries()
     pq.write_table(index, store / INDEX)
-    with (store / LANDMARKS_FILE).open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(index), LANDMARKS, 2)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for subject in subjects:
-            with (parts / f"{subject}.points").open("rb") as part:
-                shutil.copyfileobj(part, file, 1 << 20)
+    _concatenate([parts / f"{name}.points" for name in ordered], store / LANDMARKS_FILE, "<f4", (LANDMARKS, 2))
+    _concatenate([parts / f"{name}.matrices" for name in ordered], store / MATRICES, "<f8", (2, 3))
     flags = index["flags"].to_numpy()
+    expected = _expected(raw)
     return {
         "rows": len(index),
         "counts": {
-            "subjects": {subject: len(table) for subject, table in zip(subjects, tables, strict=True)},
-            "flags": {flag.name: int(np.count_nonzero(flags & flag)) for flag in Flag},
-            "labels": {
-                column: np.bincount(index[column].to_numpy().astype(np.int64) + 1, minlength=7).tolist()
-                for column in label_columns
+            "subjects": len(index["subject"].chunk(0).dictionary),
+            **{
+                name: sum(int(table.schema.metadata[name.encode()]) for table in ordered.values())
+                for name in ("pictures", "faces")
             },
+            "flags": {flag.name: int(np.count_nonzero(flags & flag)) for flag in Flag},
+            "labels": _label_counts(index, raw.label_columns),
         },
         "shards": shards,
-        "tables": {name: _checksum(store / name) for name in (INDEX, LANDMARKS_FILE)},
+        "tables": {name: _checksum(store / name) for name in (INDEX, LANDMARKS_FILE, MATRICES)},
+        **({} if expected is None else {"expected": expected}),
+    }
+
+
+def _key(table: pa.Table, row: int) -> tuple[str, str, int]:
+    subject, sequence, frame = (table[name][row % len(table)].as_py() for name in ("subject", "sequence", "frame"))
+    return subject, sequence, frame
+
+
+def _concatenate(parts: list[Path], out: Path, kind: str, shape: tuple[int, ...]) -> None:
+    """One array file of the raw bytes of several."""
+    rows = sum(part.stat().st_size for part in parts) // (np.dtype(kind).itemsize * int(np.prod(shape)))
+    with out.open("wb") as file:
+        header = {"descr": kind, "fortran_order": False, "shape": (rows, *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            with part.open("rb") as content:
+                shutil.copyfileobj(content, file, 1 << 20)
+
+
+def _label_counts(table: pa.Table, columns: Sequence[str]) -> dict[str, list[int]]:
+    """Rows with -1, 0, 1, ... by column."""
+    return {c: np.bincount(table[c].to_numpy().astype(np.int64) + 1, minlength=7).tolist() for c in columns}
+
+
+def _expected(raw: RawDataset) -> dict[str, Any] | None:
+    """Rows and labels that a twin's truth demands of the store; None of other data."""
+    if raw.edition != "twin" or not (raw.root / TRUTH).exists():
+        return None
+    truth = pq.read_table(raw.root / TRUTH, columns=["subject", *raw.label_columns])
+    rows = truth["subject"].value_counts().to_pylist()
+    return {
+        "rows": {row["values"]: row["counts"] for row in sorted(rows, key=lambda row: row["values"])},
+        "labels": _label_counts(truth, raw.label_columns),
     }
 
 
 def _checksum(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _summary(out: Path, times: Sequence[Clock], started: float) -> Summary:
+    manifest = FrameStore(out).manifest
+    counts = manifest["counts"]
+    frames = {stage: sum(clock.frames[stage] for clock in times) for stage in STAGES}
+    seconds = {stage: sum(clock.seconds[stage] for clock in times) for stage in STAGES}
+    return Summary(
+        root=out,
+        rows=manifest["rows"],
+        subjects=counts["subjects"],
+        side=manifest["preset"]["size"],
+        bytes=sum(shard["bytes"] for shard in manifest["shards"].values()),
+        flags=counts["flags"],
+        detection_rate=counts["faces"] / counts["pictures"] if counts["pictures"] else float("nan"),
+        seconds=time.perf_counter() - started,
+        stages={stage: frames[stage] / seconds[stage] for stage in STAGES if frames[stage]},
+    )

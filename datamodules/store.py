@@ -1,10 +1,12 @@
 """FrameStore: a prepared dataset on disk, written once, read at random.
 
 STORE/
-  manifest.json      what it is: dataset, crop preset, counts, bytes and sha256 of every file
-  index.parquet      one row a frame, sorted by (subject, sequence, frame): key, place of its bytes, labels, flags
+  manifest.json      what it is: dataset, crop preset, faces, counts, bytes and sha256 of every file
+  index.parquet      one row a frame, sorted by (subject, sequence, frame): key, official part, place and digest of its
+                     bytes, box of the face and its score, flags, labels
   landmarks.npy      (N, 68, 2) float32, pixels of the crop, NaN unknown
-  shards/SN001.bin   JPEG files of a subject's crops, one after the other in time order
+  matrices.npy       (N, 2, 3) float64, from pixels of the source picture to pixels of the crop, NaN without crop
+  shards/SN001.bin   JPEG files of the crops of a subject (of a class where nobody is named), in the order of the index
 """
 
 import json
@@ -23,8 +25,9 @@ import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
 
-VERSION = 1
-MANIFEST, INDEX, LANDMARKS, SHARDS = "manifest.json", "index.parquet", "landmarks.npy", "shards"
+VERSION = 2
+MANIFEST, INDEX, LANDMARKS, MATRICES = "manifest.json", "index.parquet", "landmarks.npy", "matrices.npy"
+SHARDS = "shards"
 _OPEN_SHARDS = 128  # of the usual 1024 descriptors a process, shared with everything else that a worker opens
 
 
@@ -32,7 +35,7 @@ class Flag(IntFlag):
     """What a row lacks; such rows stay in the store."""
 
     NO_IMAGE = 1  #: no bytes: the frame is missing, or nothing says where the face is
-    NO_FACE = 2  #: no face was located in this frame; its crop, if any, is that of a frame shortly before
+    NO_FACE = 2  #: no face was located in this frame; its crop, if any, is placed as that of a frame close by
     NO_LANDMARKS = 4  #: all 68 points unknown
     NO_LABELS = 8  #: every label -1
     OCCLUDED = 16  #: part of the face is known to be covered
@@ -63,9 +66,8 @@ class FrameStore:
         remedy = "make it with experiments/prepare.py, or give the path of a prepared store"
         if not root.is_dir():
             raise DataError(f"{root} does not exist" if not root.exists() else f"{root} is no folder", remedy)
-        missing = [name for name in (MANIFEST, INDEX, LANDMARKS, SHARDS) if not (root / name).exists()]
-        if missing:
-            raise DataError(f"{root} is no frame store: {missing[0]} is missing", remedy)
+        if not (root / MANIFEST).exists():
+            raise DataError(f"{root} is no frame store: {MANIFEST} is missing", remedy)
         try:
             version = json.loads((root / MANIFEST).read_text())["version"]
         except (ValueError, KeyError, TypeError) as error:
@@ -74,6 +76,9 @@ class FrameStore:
             raise DataError(
                 f"{root} has store version {version}, this program reads {VERSION}", "prepare the store again"
             )
+        for name in (INDEX, LANDMARKS, MATRICES, SHARDS):
+            if not (root / name).exists():
+                raise DataError(f"{root} is no whole frame store: {name} is missing", remedy)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -118,6 +123,16 @@ class FrameStore:
         """(N,) int32, index into `shards`."""
         return self._shard[1]
 
+    @property
+    def splits(self) -> np.ndarray:
+        """Names of the official parts, sorted, object; an empty name stands for none."""
+        return self._split[0]
+
+    @property
+    def split_code(self) -> np.ndarray:
+        """(N,) int32, index into `splits`."""
+        return self._split[1]
+
     @cached_property
     def offset(self) -> np.ndarray:
         """(N,) int64, first byte of the row's picture in its shard."""
@@ -143,6 +158,21 @@ class FrameStore:
         """(N,) uint8, bits of `Flag`."""
         return self._read("flags")
 
+    @cached_property
+    def box(self) -> np.ndarray:
+        """(N, 4) float32 x1, y1, x2, y2 of the face in pixels of the source picture, NaN unknown."""
+        return np.stack([self._read(f"box_{name}") for name in ("x1", "y1", "x2", "y2")], axis=1)
+
+    @cached_property
+    def score(self) -> np.ndarray:
+        """(N,) float32, how sure the detector was of the face; NaN where none said."""
+        return self._read("score")
+
+    @cached_property
+    def digest(self) -> np.ndarray:
+        """(N,) int64 of the bytes of the picture (BLAKE2b): equal for equal pictures; 0 where there is none."""
+        return self._read("digest")
+
     def label(self, column: str) -> np.ndarray:
         """(N,) int8 labels of a column, -1 unknown. Raises `DataError` for a column that the store lacks."""
         if column not in self.columns:
@@ -152,6 +182,10 @@ class FrameStore:
     def landmarks(self, i: int) -> np.ndarray:
         """(68, 2) float32 x, y in pixels of the stored crop, NaN unknown."""
         return np.array(self._landmarks[i])
+
+    def matrix(self, i: int) -> np.ndarray:
+        """(2, 3) float64 from pixels of the source picture to pixels of the stored crop; NaN where there is no crop."""
+        return np.array(self._matrices[i])
 
     def read(self, i: int) -> np.ndarray:
         """(S, S, 3) uint8 RGB; black where the row is flagged `Flag.NO_IMAGE`."""
@@ -204,8 +238,16 @@ class FrameStore:
         return self._read_names("shard")
 
     @cached_property
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._read_names("split")
+
+    @cached_property
     def _landmarks(self) -> np.ndarray:
         return np.load(self.root / LANDMARKS, mmap_mode="r")
+
+    @cached_property
+    def _matrices(self) -> np.ndarray:
+        return np.load(self.root / MATRICES, mmap_mode="r")
 
     @cached_property
     def _clip_starts(self) -> np.ndarray:

@@ -1,80 +1,100 @@
-"""Make a frame store of a raw dataset: align, crop, encode. The same command goes on after an interruption.
+"""Make a frame store of a raw dataset: find the faces, align, crop, encode. The same command goes on after a stop.
 
 python experiments/prepare.py disfa --raw raw/disfa --out data/disfa
+python experiments/prepare.py caer_s --raw raw/caer_s --out data/caer_s --faces detect
 python experiments/prepare.py synth_facs --raw 'synth:synth_facs?subjects=486&frames=20' --out data/synth_facs
 """
 
-import argparse
-import time
+import inspect
+import json
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
-from datamodules.align import PRESETS
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+
 from datamodules.errors import DataError
 from datamodules.jobs import usable_cpus
-from datamodules.prepare import prepare
-from datamodules.raw.disfa import DISFARaw
+from datamodules.prepare import Summary, prepare
 from datamodules.raw.records import RawDataset
-from datamodules.store import FrameStore
+from datamodules.raw.registry import RAW
 from datamodules.synth.roots import PREFIX, parse_root
 from datamodules.synth.synth_facs import SynthFACSSource
-from experiments.terminal import exit_with
+from experiments.terminal import exit_with, first_line
+
+SYNTH = SynthFACSSource.name
+SETTINGS = set(inspect.signature(prepare).parameters) - {"raw", "progress"}
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, tells defaults."""
 
 
 def main() -> int:
     """Parse the command line, prepare, and say what came of it."""
-    parser = argparse.ArgumentParser(
-        prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    datasets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
-    disfa = datasets.add_parser("disfa", help="DISFA or a twin of it")
-    synth = datasets.add_parser("synth_facs", help="rendered faces")
-    for command, raw_help in ((disfa, "root folder of the archive"), (synth, "synth:synth_facs?subjects=..&frames=..")):
-        command.add_argument("--raw", required=True, help=raw_help)
-        command.add_argument("--out", type=Path, required=True, help="folder to make")
-        command.add_argument(
-            "--preset", choices=list(PRESETS), default="renet", help="where the crop puts the face (%(default)s)"
-        )
-        command.add_argument("--size", type=int, help="side of the crops in pixels (as the preset says)")
-        command.add_argument(
-            "--workers", type=int, default=usable_cpus(), help="processes; 0 works in this one (%(default)s)"
-        )
-    disfa.add_argument(
-        "--camera", choices=("left", "right"), default="left", help="which of the two videos (%(default)s)"
-    )
-    disfa.add_argument(
-        "--edition",
-        choices=("published", "custom", "twin"),
-        default="custom",
-        help="published: hold the data to the archive's known subjects and row counts (%(default)s)",
-    )
-    arguments = parser.parse_args()
-    started = time.perf_counter()
-    out = prepare(
-        _raw(arguments), arguments.out, preset=arguments.preset, size=arguments.size, workers=arguments.workers
-    )
-    print(_summary(FrameStore(out), time.perf_counter() - started))
+    dataset, options = parse(sys.argv[1:])
+    settings = {key: options.pop(key) for key in SETTINGS}
+    root = options.pop("raw")
+    raw = _synth(root) if dataset == SYNTH else RAW[dataset](root=root, **options)
+    print(describe(prepare(raw, **settings)))
     return 0
 
 
-def _raw(arguments: argparse.Namespace) -> RawDataset:
-    if arguments.dataset == "disfa":
-        return DISFARaw(Path(arguments.raw), arguments.camera, arguments.edition)
-    if not arguments.raw.startswith(f"{PREFIX}synth_facs"):
-        raise DataError(
-            f"--raw {arguments.raw} is no synth root", "write --raw 'synth:synth_facs?subjects=486&frames=20'"
-        )
-    return SynthFACSSource(**parse_root(arguments.raw)[1])
+def parse(argv: list[str]) -> tuple[str, dict[str, Any]]:
+    """Dataset and options: ``raw``, those of the dataset's class, and those of `prepare`. Raises `DataError`."""
+    parser = ArgumentParser(prog="prepare.py", description=__doc__, formatter_class=_HelpFormatter, exit_on_error=False)
+    datasets = parser.add_subcommands(dest="dataset", metavar="DATASET")
+    for name, kind in {**RAW, SYNTH: SynthFACSSource}.items():
+        command = ArgumentParser(description=first_line(kind), exit_on_error=False)
+        if name == SYNTH:
+            command.add_argument("--raw", required=True, help=f"{PREFIX}{SYNTH}?subjects=..&frames=..&seed=..")
+        else:
+            command.add_argument("--raw", type=Path, required=True, help="root of the unpacked archive, or of a twin")
+            command.add_class_arguments(kind, skip={"root"}, as_group=False)
+        command.add_function_arguments(prepare, skip={"raw", "progress"}, as_group=False)
+        command.set_defaults(workers=usable_cpus())
+        datasets.add_subcommand(name, command, help=first_line(kind))
+    try:
+        arguments = parser.parse_args(list(_listed(argv)))
+    except ArgumentError as error:
+        raise DataError(" ".join(str(error).split()), "`prepare.py DATASET --help` lists the options") from error
+    return arguments.dataset, arguments[arguments.dataset].as_dict()
 
 
-def _summary(store: FrameStore, seconds: float) -> str:
-    manifest = store.manifest
-    counts = manifest["counts"]
-    size = sum(shard["bytes"] for shard in manifest["shards"].values()) / 1e6
-    flagged = ", ".join(f"{n} {flag}" for flag, n in counts["flags"].items() if n) or "none"
+def _listed(argv: list[str]) -> Iterator[str]:
+    """The words, with lists as JSON: ``05_1,14_0`` as it stands would be one text, ``[05_1]`` the number 41."""
+    kind = RAW.get(argv[0]) if argv else None
+    hints = get_type_hints(kind.__init__) if kind else {}
+    lists = {f"--{name}": get_args(hint)[0] for name, hint in hints.items() if get_origin(hint) is list}
+    words = iter(argv)
+    for word in words:
+        option, equals, text = word.partition("=")
+        if option not in lists:
+            yield word
+            continue
+        items = [item.strip(" \"'") for item in (text if equals else next(words, "")).strip("[]").split(",")]
+        yield f"{option}={json.dumps(items)}" if lists[option] is str else f"{option}=[{','.join(items)}]"
+
+
+def _synth(root: str) -> RawDataset:
+    if not root.startswith(f"{PREFIX}{SYNTH}"):
+        raise DataError(f"--raw {root} is no synth root", f"write --raw '{PREFIX}{SYNTH}?subjects=486&frames=20'")
+    return SynthFACSSource(**parse_root(root)[1])
+
+
+def describe(summary: Summary) -> str:
+    """What came of a preparation, for people."""
+    flagged = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items() if count) or "none"
+    speed = ", ".join(f"{stage} {rate:.0f}" for stage, rate in summary.stages.items()) or "nothing was left to do"
     return (
-        f"{store.root}: {len(store)} frames of {len(counts['subjects'])} subjects, "
-        f"{manifest['preset']['size']} px, {size:.0f} MB, {seconds:.0f} s\n"
-        f"flagged: {flagged}\nnext: python experiments/doctor.py {store.root}"
+        f"{summary.root}: {summary.rows} frames of {summary.subjects} subjects, {summary.side} px, "
+        f"{summary.bytes / 1e6:.0f} MB, {summary.seconds:.0f} s\n"
+        f"flagged: {flagged}\n"
+        f"faces located: {summary.detection_rate:.1%} of the pictures\n"
+        f"frames a second and process: {speed}\n"
+        f"next: python experiments/doctor.py {summary.root}"
     )
 
 

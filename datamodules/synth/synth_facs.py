@@ -5,7 +5,8 @@ Nothing lies on disk; a clip's name is its subject, and `prepare` reads it like 
 
 import re
 from collections.abc import Iterator
-from typing import get_args
+from pathlib import Path
+from typing import Literal, get_args
 
 from datamodules.errors import DataError
 from datamodules.raw.records import FrameRecord
@@ -29,7 +30,11 @@ class SynthFACSSource:
 
     name = "synth_facs"
     edition = "twin"
+    release = ""
     licence = "none: rendered by this software, nobody is shown"
+    expressions: tuple[str, ...] = ()
+    delivers: Literal["landmarks", "box", "crop", ""] = "landmarks"
+    root = Path("synth:synth_facs")
 
     def __init__(
         self,
@@ -64,8 +69,8 @@ class SynthFACSSource:
         """``S0001``, ``S0002``, ..."""
         return [f"S{k:04d}" for k in range(1, self.subjects + 1)]
 
-    def subject(self, clip: str) -> str:
-        """The clip's name is the subject's."""
+    def shard(self, clip: str) -> str:
+        """The clip's name: one file a subject."""
         return clip
 
     def count(self, clip: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,7 +25,11 @@ class TinyDISFA:
 
     name = "disfa"
     edition = "twin"
+    release = ""
     licence = "made by a test"
+    expressions: tuple[str, ...] = ()
+    delivers: Literal["landmarks", "box", "crop", ""] = "landmarks"
+    root = Path("nowhere")
     label_columns = [f"{au_name(au)}_intensity" for au in DISFA_12]  # noqa: RUF012
     subjects = ("SN002", "SN010", "SN013", "SN018", "SN011", "SN003", "SN029")  # parts 1 1 2 2 2 3 3
 
@@ -34,7 +39,7 @@ class TinyDISFA:
     def clips(self) -> list[str]:
         return sorted(self.subjects)
 
-    def subject(self, clip: str) -> str:
+    def shard(self, clip: str) -> str:
         return clip
 
     def fingerprint(self, clip: str) -> str:
@@ -62,4 +67,4 @@ class TinyDISFA:
 @pytest.fixture(scope="session")
 def tiny_disfa(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of `TinyDISFA`."""
-    return prepare(TinyDISFA(), tmp_path_factory.mktemp("stores") / "disfa", size=SIDE, progress=False)
+    return prepare(TinyDISFA(), tmp_path_factory.mktemp("stores") / "disfa", size=SIDE, progress=False).root

@@ -1,7 +1,9 @@
+import hashlib
 import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,12 +23,12 @@ RENET = [group[0] for group in _GEOMETRY.landmarks]  # landmarks that place the 
 AT = np.array(_GEOMETRY.at) / _GEOMETRY.side  # and where it puts them, in sides of the crop
 
 
-def landmarks() -> np.ndarray:
-    """Landmarks that the crop leaves where they are."""
+def landmarks(shift: float = 0.0) -> np.ndarray:
+    """Landmarks that the crop moves by ``-shift``."""
     points = np.random.default_rng(0).uniform(5, 25, (68, 2)).astype(np.float32)
     points[RENET] = AT * SIDE - 0.5
     points[60] = np.nan
-    return points
+    return points + np.float32(shift)
 
 
 def picture(subject: str, sequence: str, frame: int) -> np.ndarray:
@@ -36,11 +38,18 @@ def picture(subject: str, sequence: str, frame: int) -> np.ndarray:
 
 
 class Source:
-    """Subject A: T1 frames 0-3 and 7-8, T2 frames 5-6; subject B: T1 frames 0-1, the last without labels."""
+    """Subject A: T1 frames 0-3 and 7-8, T2 frames 5-6; subject B: T1 frames 0-1, the last without labels.
+
+    A is for training, B for nothing in particular, and his face is 3 pixels further right and down.
+    """
 
     name = "toy"
     edition = "custom"
+    release = "second"
     licence = "none"
+    expressions: tuple[str, ...] = ()
+    delivers: Literal["landmarks", "box", "crop", ""] = "landmarks"
+    root = Path("nowhere")
     label_columns = ["AU06", "AU12_intensity"]  # noqa: RUF012
     content = {("A", "T1"): (0, 1, 2, 3, 7, 8), ("A", "T2"): (5, 6), ("B", "T1"): (0, 1)}  # noqa: RUF012
 
@@ -50,7 +59,7 @@ class Source:
     def clips(self) -> list[str]:
         return [f"{subject}_{sequence}" for subject, sequence in self.content]
 
-    def subject(self, clip: str) -> str:
+    def shard(self, clip: str) -> str:
         return clip[0]
 
     def count(self, clip: str) -> int:
@@ -65,12 +74,15 @@ class Source:
             labelled = {"AU06": frame % 2, "AU12_intensity": frame % 6}
             labels = {} if (subject, frame) == ("B", 1) else labelled
             image = picture(subject, sequence, frame)
-            yield FrameRecord(subject, sequence, frame, frame / 20, image, landmarks(), labels, occluded=frame == 8)
+            points, split = (landmarks(3), "") if subject == "B" else (landmarks(), "train")
+            yield FrameRecord(
+                subject, sequence, frame, frame / 20, image, points, labels, occluded=frame == 8, split=split
+            )
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FrameStore:
-    return FrameStore(prepare(Source(), tmp_path / "store", size=SIDE, progress=False))
+    return FrameStore(prepare(Source(), tmp_path / "store", size=SIDE, progress=False).root)
 
 
 def test_rows_are_what_went_in(store: FrameStore) -> None:
@@ -86,6 +98,49 @@ def test_rows_are_what_went_in(store: FrameStore) -> None:
     assert store.label("AU12_intensity").dtype == np.int8
     assert store.flags.tolist() == [0] * 5 + [Flag.OCCLUDED] + [0] * 3 + [Flag.NO_LABELS]
     assert store.key(7) == ("toy", "A", "T2", 6)
+    assert store.splits[store.split_code].tolist() == ["train"] * 8 + [""] * 2
+    assert store.manifest["release"] == "second"
+
+
+def test_every_row_says_where_its_crop_was(store: FrameStore) -> None:
+    for row in range(len(store)):
+        shift = 3.0 * (row >= 8)
+        np.testing.assert_allclose(store.matrix(row), [[1, 0, -shift], [0, 1, -shift]], atol=1e-5)
+        known = np.isfinite(landmarks()).all(axis=1)
+        x1, _, x2, y2 = store.box[row]
+        assert (x1, x2) == (landmarks(shift)[known, 0].min(), landmarks(shift)[known, 0].max())
+        assert y2 == landmarks(shift)[known, 1].max()
+    assert store.matrix(0).dtype == np.float64
+    assert store.box.dtype == store.score.dtype == np.float32
+    assert np.isnan(store.score).all()  # nobody scored what the dataset delivers
+
+
+def test_digests_are_of_the_stored_bytes(store: FrameStore) -> None:
+    for row in range(len(store)):
+        digest = hashlib.blake2b(store.read_bytes(row), digest_size=8).digest()
+        assert store.digest[row] == int.from_bytes(digest, "little", signed=True)
+    assert len(set(store.digest.tolist())) == len(store)
+
+
+def test_the_manifest_tells_what_the_store_is(store: FrameStore) -> None:
+    manifest = store.manifest
+    assert set(manifest) == {
+        *("version", "dataset", "edition", "release", "licence", "rows", "label_columns", "aus", "expressions"),
+        *("preset", "preprocessing", "faces", "raw", "counts", "shards", "tables", "settings", "created_with"),
+    }
+    assert manifest["preprocessing"] == PRESETS["renet"].hash
+    assert {key: manifest["preset"][key] for key in ("name", "version", "size", "needs")} == {
+        "name": "renet", "version": 1, "size": SIDE, "needs": "landmarks"
+    }  # fmt: skip
+    assert manifest["faces"]["source"] == "dataset"
+    assert manifest["settings"] == {"size": SIDE, "jpeg_quality": 95, "carry": 10, "failures": "nearest"}
+    assert manifest["counts"]["subjects"] == 2
+    for name, facts in [(f"shards/{shard}", facts) for shard, facts in manifest["shards"].items()] + list(
+        manifest["tables"].items()
+    ):
+        content = (store.root / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (facts["bytes"], facts["sha256"])
+    assert {name: facts["rows"] for name, facts in manifest["shards"].items()} == {"A.bin": 8, "B.bin": 2}
 
 
 def test_every_row_reads_its_own_picture_and_landmarks(store: FrameStore) -> None:
@@ -94,9 +149,8 @@ def test_every_row_reads_its_own_picture_and_landmarks(store: FrameStore) -> Non
         image = store.read(row)
         assert (image.shape, image.dtype) == ((SIDE, SIDE, 3), np.uint8)
         expected = picture(subject, sequence, frame).astype(int)
-        assert (
-            np.abs(image[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]).max() <= 3
-        )  # RGB order; JPEG and border apart
+        inner = slice(1, -16) if subject == "B" else slice(1, -1)  # B ends in black; JPEG blends colours over 16
+        assert np.abs(image[inner, inner].astype(int) - expected[inner, inner]).max() <= 3  # RGB order
         np.testing.assert_allclose(store.landmarks(row), landmarks(), atol=1e-4)
 
 
@@ -165,6 +219,12 @@ def test_only_stores_pass_the_root_check(store: FrameStore, tmp_path: Path) -> N
     values = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(values | {"version": 99}))
     with pytest.raises(DataError, match="version 99"):
+        FrameStore.check_root(store.root)
+    (store.root / "matrices.npy").unlink()  # as in a store of an older version, which is named first
+    with pytest.raises(DataError, match="version 99"):
+        FrameStore.check_root(store.root)
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"matrices\.npy"):
         FrameStore.check_root(store.root)
     manifest.write_text("{")
     with pytest.raises(DataError, match="cannot be read"):

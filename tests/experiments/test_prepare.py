@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,10 +23,13 @@ def test_from_nothing_to_a_checked_store(tmp_path: Path, command: Command) -> No
     )
     assert made.returncode == 0, made.stderr
     prepared = command(
-        "prepare.py", "disfa", "--raw", raw, "--out", out, "--edition", "twin", "--size", "64", "--workers", "2"
+        "prepare.py", "disfa", "--raw", raw, "--out", out, "--size", "64", "--failures", "drop", "--workers", "2"
     )
     assert prepared.returncode == 0, prepared.stderr
     assert "8 frames of 2 subjects, 64 px" in prepared.stdout
+    assert "faces located: 100.0% of the pictures" in prepared.stdout
+    assert re.search(r"frames a second and process: read \d+, faces \d+, warp \d+, encode \d+", prepared.stdout)
+    assert f"next: python experiments/doctor.py {out}" in prepared.stdout
     assert "100%" in prepared.stderr  # the progress bar
     assert command("doctor.py", out, "--full").returncode == 0
     assert FrameStore(out).manifest["edition"] == "twin"
@@ -47,6 +51,16 @@ def test_synthetic_faces_without_a_raw_folder(tmp_path: Path, command: Command) 
         (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out"), "ActionUnit_Labels"),
         (("synth_facs", "--raw", "synth:synth_facs?subject=1", "--out", "{tmp}/out"), "subject"),
         (("synth_facs", "--raw", "data", "--out", "{tmp}/out"), "data"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--preset", "nobody"), "nobody"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--size", "big"), "big"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--size", "8"), "size=8"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--failures", "guess"), "guess"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--faces", "detect", "--detector", "eyes"), "eyes"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--camera", "top"), "top"),
+        (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--tea", "now"), "--tea"),
+        (("disfa", "--raw", "{tmp}"), "out"),
+        (("daisy", "--raw", "{tmp}", "--out", "{tmp}/out"), "daisy"),
+        ((), "dataset"),
     ],
 )
 def test_what_cannot_start_says_so_in_two_lines(
@@ -64,6 +78,41 @@ def test_what_cannot_start_says_so_in_two_lines(
     assert named in what
     assert remedy.startswith("remedy: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_those_of_the_dataset_and_of_prepare(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shelf:
+        """Books by their shelves."""
+
+        def __init__(self, root: Path, shelves: list[str], rows: list[int] | None = None, deep: bool = False) -> None:
+            """Nothing to do.
+
+            Args:
+                root: Folder.
+                shelves: Which.
+                rows: Which.
+                deep: Whether.
+            """
+
+    monkeypatch.setitem(prepare.RAW, "shelf", Shelf)  # type: ignore[arg-type]
+    words = ["shelf", "--raw", "r", "--shelves", "05_1,1_0", "--deep", "true", "--out", "o", "--preset", "aunet"]
+    dataset, options = prepare.parse(words)
+    assert dataset == "shelf"
+    assert options.pop("workers") >= 1
+    assert options == {
+        "raw": Path("r"),
+        "shelves": ["05_1", "1_0"],  # which YAML takes for the numbers 41 and 10
+        "rows": None,
+        "deep": True,
+        "out": Path("o"),
+        "faces": "dataset",
+        "detector": "dlib",
+        "preset": "aunet",
+        "size": None,
+        "failures": "nearest",
+    }
+    for shelves in ("05_1", "[05_1]", '["05_1"]'):
+        assert prepare.parse(["shelf", "--raw", "r", "--out", "o", f"--shelves={shelves}"])[1]["shelves"] == ["05_1"]
 
 
 @pytest.mark.parametrize("script", ["synthesize.py", "prepare.py", "doctor.py"])
