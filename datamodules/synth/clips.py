@@ -234,11 +234,13 @@ class Clip:
         picture = face.draw(strength, distractors, points, turn.T @ direction * strong, ambient)
 
         scale = self._work / WIDTH * scene.zoom
-        height, width = image.shape[:2]
-        camera = Camera(face, turn, scale, middle + scale * (shift + np.array([0, 0.08])), (height, width))
+        camera = Camera(face, turn, scale, middle + scale * (shift + np.array([0, 0.08])))
         dress(image, scene, face, camera, axis)
-        seen = camera.take(picture)
-        image += seen[..., 3:] * (seen[..., :3] - image)
+        low = np.maximum(middle - self._work, 0).astype(int)  # no head is larger
+        high = np.minimum(middle + self._work + 1, image.shape[1::-1]).astype(int)
+        window = slice(low[1], high[1]), slice(low[0], high[0])
+        seen = camera.take(picture, window)
+        image[window] += seen[..., 3:] * (seen[..., :3] - image[window])
         return ((camera.project(points) + 0.5) / self.factor - 0.5).astype(np.float32), camera
 
     def _draw(

@@ -78,16 +78,15 @@ class Camera:
         turn: (3, 3) rotation.
         scale: Pixels a face unit.
         shift: (2,) pixel of the face's origin.
-        shape: Height and width of the picture.
 
     Attributes:
         scale: Pixels a face unit.
         lean: (2,) pixels that a point moves by for each unit of depth.
     """
 
-    def __init__(self, face: Face, turn: np.ndarray, scale: float, shift: np.ndarray, shape: tuple[int, int]) -> None:
+    def __init__(self, face: Face, turn: np.ndarray, scale: float, shift: np.ndarray) -> None:
         self._face, self._plane, self.lean = face, turn[:2, :2] * scale, turn[:2, 2] * scale
-        self._shift, self._shape, self.scale = shift, shape, scale
+        self._shift, self.scale = shift, scale
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(n, 2) face coordinates -> (n, 2) pixels."""
@@ -95,11 +94,11 @@ class Camera:
         depth = cv2.remap(self._face.depth, u[None], v[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
         return points @ self._plane.T + depth[:, None] * self.lean + self._shift
 
-    def take(self, image: np.ndarray) -> np.ndarray:
-        """The face's own frame (side, side, C) float32 as seen: (height, width, C), zero outside."""
+    def take(self, image: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+        """The face's own frame (side, side, C) float32 as seen in these rows and columns, zero outside."""
         grid = self._face.grid
         back = np.linalg.inv(self._plane) * grid.scale
-        rows, columns = (np.arange(side) for side in self._shape)
+        rows, columns = (np.arange(part.start, part.stop) for part in window)
         start = grid.pixels(np.zeros(2))
         u0, v0 = (
             (
@@ -124,7 +123,7 @@ def dress(picture: np.ndarray, scene: Scene, face: Face, camera: Camera, axis: f
     neck = np.array([(-0.78 * wide, 0.4), (0.78 * wide, 0.4), (0.82 * wide, 1.6), (-0.82 * wide, 1.6)])
     half = np.array([(0.5, 1.25), (1.1, 1.4), (1.6, 1.8), (1.7, 3.0)])
     shoulders = np.vstack([(0.0, 1.42), half, half[::-1] * (-1, 1)])
-    trunk = np.array([(-1.7, 2.9), (1.7, 2.9), (1.75, 12.0), (-1.75, 12.0)])  # seen where the picture reaches so far
+    trunk = np.array([(-1.89, 2.43), (1.89, 2.43), (2.0, 12.0), (-2.0, 12.0)])  # seen where the picture reaches so far
     cloth = scene.cloth * 0.6
     middle = camera.project(np.zeros((1, 2)))[0] + axis * camera.lean
     for outline, colour in (
@@ -165,6 +164,26 @@ def occlude(picture: np.ndarray, kind: str, rng: np.random.Generator, camera: Ca
     cover = cv2.GaussianBlur(mask, (0, 0), 0.012 * camera.scale).astype(np.float32)[..., None] / 255
     relief = cv2.GaussianBlur(mask, (0, 0), 0.06 * camera.scale).astype(np.float32)[..., None] / 255
     picture += cover * (colour.astype(np.float32) * (0.45 + 0.55 * relief) - picture)
+
+
+def backdrop(rng: np.random.Generator, height: int, width: int, things: int = 0) -> np.ndarray:
+    """(height, width, 3) float32 linear light: a wall, with so many plain things before it."""
+    base = rng.uniform(0.05, 0.5) * np.exp(rng.normal(0, 0.15, 3))
+    cells = 0.3 * rng.standard_normal((4, 6, 3)) + rng.standard_normal((4, 6, 1))
+    blobs = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    picture = base * (1 + rng.uniform(0.05, 0.3) * blobs)
+    for _ in range(things):
+        x, y, half_width, half_height = rng.uniform((0, 0.1, 0.03, 0.08), (1, 0.9, 0.14, 0.35)) * (
+            width,
+            height,
+            width,
+            height,
+        )
+        colour = rng.uniform(0.02, 0.7) * np.exp(rng.normal(0, 0.25, 3))
+        corners = np.array([(x - half_width, y - half_height), (x + half_width, y + half_height)])
+        low, high = np.round(corners).astype(int).tolist()
+        cv2.rectangle(picture, low, high, colour.tolist(), -1)
+    return np.clip(cv2.GaussianBlur(picture, (0, 0), 0.004 * width), 0.005, 1).astype(np.float32)
 
 
 def expose(picture: np.ndarray, scene: Scene, exposure: float, rng: np.random.Generator) -> np.ndarray:
