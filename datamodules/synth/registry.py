@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.synth import bp4d, bp4d_plus, disfa, disfa_plus
+from datamodules.synth import affwild2, bp4d, bp4d_plus, caer_s, disfa, disfa_plus, multi_pie
 
 
 class Twin(NamedTuple):
@@ -20,8 +20,11 @@ class Twin(NamedTuple):
 
 
 TWINS: dict[str, Twin] = {
+    "affwild2": Twin(affwild2.write_affwild2, affwild2.check_settings),
     "bp4d": Twin(bp4d.write_bp4d, bp4d.check_settings),
     "bp4d_plus": Twin(bp4d_plus.write_bp4d_plus, bp4d_plus.check_settings),
+    "caer_s": Twin(caer_s.write_caer_s, caer_s.check_settings),
     "disfa": Twin(disfa.write_disfa, disfa.check_settings),
     "disfa_plus": Twin(disfa_plus.write_disfa_plus, disfa_plus.check_settings),
+    "multi_pie": Twin(multi_pie.write_multi_pie, multi_pie.check_settings),
 }
