@@ -117,7 +117,7 @@ def read_truth(root: Path) -> Iterator[TruthRow]:
 def check_range(dataset: str, key: str, value: int, least: int, most: int) -> None:
     """Raise `DataError` for a writer's number that is out of range."""
     if not least <= value <= most:
-        raise DataError(f"{dataset}: {key}={value} is out of range", f"give a {key} from {least} to {most}")
+        raise DataError(f"{dataset}: {key}={value} is out of range", f"choose {key} from {least} to {most}")
 
 
 def cut_file(path: Path) -> None:

@@ -87,7 +87,9 @@ def refusal(folder: Path, edition: str = "custom") -> str:
 def test_labels_landmarks_and_pictures_belong_to_the_same_frame(folder: Path) -> None:
     raw = DISFARaw(folder)
     raw.check()
+    assert (raw.edition, raw.delivers) == ("custom", "landmarks")
     assert raw.clips() == ["SN001", "SN005"]
+    assert [raw.shard(clip) for clip in raw.clips()] == raw.clips()
     assert raw.count("SN001") == 6
     for subject in ("SN001", "SN005"):  # landmark files numbered from 0, and from 1
         records = list(raw.frames(subject))
@@ -188,6 +190,20 @@ def test_a_misspelt_folder_is_named(folder: Path, name: str) -> None:
     assert str(folder / name) in refusal(folder)
 
 
+def test_a_packed_folder_is_named(folder: Path) -> None:
+    (folder / "ActionUnit_Labels").rename(folder / "labels")
+    (folder / "ActionUnit_Labels.zip").touch()
+    assert f"{folder / 'ActionUnit_Labels.zip'} is not unpacked" in refusal(folder)
+
+
+def test_disfa_plus_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "Images" / "SN001").mkdir(parents=True)
+    (tmp_path / "Labels" / "SN001").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"layout of DISFA\+, not of DISFA") as caught:
+        DISFARaw(tmp_path).check()
+    assert f"prepare.py disfa_plus --raw {tmp_path}," in caught.value.remedy
+
+
 def test_a_misnamed_subject_or_video_is_named(folder: Path) -> None:
     subject = folder / "ActionUnit_Labels" / "SN005"
     subject.rename(subject.with_name("SN5"))
@@ -199,6 +215,11 @@ def test_a_misnamed_subject_or_video_is_named(folder: Path) -> None:
 
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
+    folder = write_folder(tmp_path / "raw", ("SN001",), frames=2)
+    for wrong in (tmp_path, folder / "ActionUnit_Labels"):
+        with pytest.raises(DataError, match="is missing") as caught:
+            DISFARaw(wrong).check()
+        assert caught.value.remedy == f"point --raw to {folder}"
 
 
 def test_a_video_shorter_than_its_labels_is_refused_before_decoding(folder: Path) -> None:

@@ -10,6 +10,7 @@ from datamodules.errors import DataError
 from datamodules.raw.disfa import DISFARaw
 from datamodules.synth.clips import render_clip
 from datamodules.synth.disfa import write_disfa
+from datamodules.synth.twin import read_truth
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,37 @@ def test_the_parser_finds_what_was_rendered(twin: Path) -> None:
             assert record.labels["AU12_intensity"] == frame.intensity[12]
 
 
+def test_the_parser_returns_the_truth(twin: Path) -> None:
+    raw = DISFARaw(twin)
+    assert raw.edition == "twin"
+    truth = list(read_truth(twin))
+    assert len(truth) == 27 * 4 - 1  # SN010 has a row less
+    records = [record for clip in ("SN010", "SN031") for record in raw.frames(clip)]
+    rows = [row for row in truth if row.subject in ("SN010", "SN031")]
+    for record, row in zip(records, rows, strict=True):
+        assert (record.subject, record.sequence, record.frame) == row[:3]
+        assert row.sequence == "left"
+        assert row.image
+        assert record.labels == row.labels
+        if record.landmarks is not None:
+            known = np.delete(np.arange(68), (60, 64))
+            np.testing.assert_array_equal(record.landmarks[known], row.landmarks[known])
+    assert [record.frame for record in records if record.landmarks is None] == [3]  # SN031's missing file
+
+
+def test_a_frame_of_the_video_is_of_its_number(twin: Path) -> None:
+    rendered = [frame.image.astype(int) for frame in render_clip(5, 4, size=32, fps=20)]
+    for record in DISFARaw(twin).frames("SN005"):
+        distance = [np.abs(image - record.image).mean() for image in rendered]
+        assert int(np.argmin(distance)) == record.frame
+
+
+def test_a_fault_is_refused(tmp_path: Path) -> None:
+    out = write_disfa(tmp_path / "raw", subjects=2, frames=3, size=32, with_faults=True, progress=False)
+    with pytest.raises(DataError, match=r"SN002_au12\.txt, line \d: "):
+        DISFARaw(out).check()
+
+
 def test_bytes_follow_from_the_arguments_not_from_the_workers(tmp_path: Path) -> None:
     first = write_disfa(tmp_path / "first", subjects=2, frames=3, size=32, progress=False)
     second = write_disfa(tmp_path / "second", subjects=2, frames=3, size=32, workers=2, progress=False)
@@ -66,6 +98,7 @@ def test_the_right_camera_is_spelled_as_in_the_archive(tmp_path: Path) -> None:
     out = write_disfa(tmp_path / "raw", subjects=1, frames=2, size=32, camera="right", progress=False)
     assert (out / "Video_RightCamera" / "RightVideoSN001_Comp.avi").exists()
     DISFARaw(out, camera="right").check()
+    assert [row.sequence for row in read_truth(out)] == ["right"] * 2
 
 
 @pytest.mark.parametrize("wrong", [{"subjects": 28}, {"subjects": 0}, {"frames": 1}, {"size": 8}, {"seed": -1}])
