@@ -202,11 +202,11 @@ def test_boxes() -> None:
 
 def test_tiles_cover_everything_and_every_small_face_is_whole_in_one() -> None:
     region = np.array([-0.5, -0.5, 999.5, 599.5])
-    tiles = list(module._tiles(region, 400, 100))
+    tiles = list(module._tiles(region, 400, 150))
     assert all((tile[2:] - tile[:2]).max() <= 400 for tile in tiles)
     assert np.min(tiles, axis=0)[:2].tolist() == [-0.5, -0.5]
     assert np.max(tiles, axis=0)[2:].tolist() == [999.5, 599.5]
-    for x in np.arange(0, 900, 10):
-        for y in np.arange(0, 500, 10):
-            assert any((tile[:2] <= (x, y)).all() and (tile[2:] >= (x + 99, y + 99)).all() for tile in tiles), (x, y)
+    for x in np.arange(0, 850, 10):
+        for y in np.arange(0, 450, 10):
+            assert any((tile[:2] <= (x, y)).all() and (tile[2:] >= (x + 149, y + 149)).all() for tile in tiles), (x, y)
     assert [tile.tolist() for tile in module._tiles(region, 1000, 250)] == [region.tolist()]

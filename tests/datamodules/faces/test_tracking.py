@@ -83,7 +83,7 @@ def test_who_overlaps_most_is_the_same_person() -> None:
     near, far = (620, 200, 820, 400), (680, 200, 880, 400)  # 18/22 and 12/28 of the union are shared
     assert follow([face(BIG)], [face(far), face(near)]) == [BIG, near]
     assert follow([face(BIG)], [face(far)]) == [BIG, far]
-    gone = (710, 200, 910, 400)  # 9/31 = 0.29
+    gone = (680, 280, 880, 480)  # still where it is looked for, but 36/164 = 0.22
     assert follow([face(BIG)], [face(gone)]) == [BIG, None]
 
 
@@ -112,7 +112,7 @@ def test_a_sequence_depends_on_its_own_frames_alone() -> None:
     assert boxes([source.find(record(k)) for k in range(3)]) == [BIG, BIG, None]
     assert boxes([source.find(record(2))]) == [SMALL]
     copy = pickle.loads(pickle.dumps(source))
-    assert boxes([copy.find(record(3, picture=2))]) == [SMALL]
+    assert boxes([source.find(record(3, picture=0)), copy.find(record(3, picture=0))]) == [SMALL, BIG]
 
 
 @pytest.mark.parametrize(("side", "chosen"), [("left", SMALL), ("right", BIG)])
@@ -125,6 +125,14 @@ def test_a_single_face_is_of_the_side_on_which_it_lies() -> None:
     assert follow([face(SMALL)], side="left") == [SMALL]
     assert follow([face(SMALL)], side="right") == [None]
     assert follow([face(BIG)], side="right") == [BIG]
+
+
+def test_what_a_finer_search_misses_is_kept() -> None:
+    class Coarse(Fake):
+        def faces(self, image: np.ndarray, region: np.ndarray, smallest: float) -> list[Face]:
+            return super().faces(image, region, smallest) if smallest > WIDTH / 10 else []
+
+    assert boxes([DetectedFaces(Coarse([face(SMALL)])).find(record(0, side="left"))]) == [SMALL]
 
 
 def test_a_whole_picture_is_searched_finer_only_when_needed() -> None:
