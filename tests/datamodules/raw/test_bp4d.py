@@ -118,8 +118,11 @@ def test_columns_are_the_aus_that_some_file_codes(folder: Path) -> None:
     column = HEADER.index(4)
     cells = text[3].split(",")
     cells[column] = "1"
+    cells[HEADER.index(41)] = "1"  # uncoded AUs are left out whatever their columns hold
+    before = BP4DRaw(folder).fingerprint("F001_T1")
     replace_line(occurrence(folder, "M018_T8"), 4, ",".join(cells))
     raw = BP4DRaw(folder)
+    assert raw.fingerprint("F001_T1") != before  # its rows have a column more
     assert raw.label_columns == [*(f"AU{au:02d}" for au in range(1, 40)), *intensities]
     assert [record.labels["AU04"] for record in raw.frames("M018_T8")] == [-1, -1, 1, -1]
     assert [record.labels["AU04"] for record in raw.frames("F001_T1")] == [-1] * 4
@@ -238,6 +241,7 @@ def test_strangers_are_ignored(folder: Path) -> None:
     [
         (3, "9,1,0", r"line 3: '9,1,0' is not 42 whole numbers: the file is cut or damaged"),
         (3, "9" + ",0" * 40 + ",", r"line 3.* is not 42 whole numbers"),
+        (5, "1", r"line 5: '1' is not 42 whole numbers"),
         (4, "10" + ",0" * 11 + ",2" + ",0" * 29, "line 4: AU 12 is 2, not 0, 1 or 9"),
         (4, "9" + ",0" * 41, "line 4: frame 9 after frame 9; frame numbers must increase"),
         (5, "3" + ",0" * 41, "line 5: frame 3 after frame 10"),

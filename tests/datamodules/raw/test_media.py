@@ -37,6 +37,11 @@ def test_colours_come_in_rgb_whatever_the_channels_and_bits(tmp_path: Path) -> N
     assert np.abs(image[:, [3, 11, 19]].astype(int) - [RED, GREEN, BLUE]).max() < 6
 
 
+def test_sixteen_bits_are_rounded() -> None:
+    values = np.array([[0, 128, 129, 1000, 30000, 65535]], np.uint16)
+    assert read_image(encode(values))[0, :, 0].tolist() == [0, 0, 1, 4, 117, 255]  # value / 257
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_grey_becomes_three_equal_channels(bits: int) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
