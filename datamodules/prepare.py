@@ -337,10 +337,15 @@ def _label_counts(table: pa.Table, columns: Sequence[str]) -> dict[str, list[int
 
 
 def _expected(raw: RawDataset) -> dict[str, Any] | None:
-    """Rows and labels that a twin's truth demands of the store; None of other data."""
+    """Rows and labels that a twin's truth demands of the store; None of other data.
+
+    A raw dataset with options that leave sequences out says which it takes: ``selects(sequence: str) -> bool``.
+    """
     if raw.edition != "twin" or not (raw.root / TRUTH).exists():
         return None
-    truth = pq.read_table(raw.root / TRUTH, columns=["subject", *raw.label_columns])
+    truth = pq.read_table(raw.root / TRUTH, columns=["subject", "sequence", *raw.label_columns])
+    if selects := getattr(raw, "selects", None):
+        truth = truth.filter(pa.array(map(selects, truth["sequence"].to_pylist()), pa.bool_()))
     rows = truth["subject"].value_counts().to_pylist()
     return {
         "rows": {row["values"]: row["counts"] for row in sorted(rows, key=lambda row: row["values"])},

@@ -37,7 +37,7 @@ def main() -> int:
     dataset, options = parse(sys.argv[1:])
     settings = {key: options.pop(key) for key in SETTINGS}
     root = options.pop("raw")
-    raw = _synth(root) if dataset == SYNTH else RAW[dataset](root=root, **options)
+    raw = RAW[dataset](root=root, **options) if dataset in RAW else _synth(root)
     print(describe(prepare(raw, **settings)))
     return 0
 
@@ -81,7 +81,10 @@ def _listed(argv: list[str]) -> Iterator[str]:
 def _synth(root: str) -> RawDataset:
     if not root.startswith(f"{PREFIX}{SYNTH}"):
         raise DataError(f"--raw {root} is no synth root", f"write --raw '{PREFIX}{SYNTH}?subjects=486&frames=20'")
-    return SynthFACSSource(**parse_root(root)[1])
+    parsed = parse_root(root)
+    if parsed.preset:
+        raise DataError(f"--raw {root}: preset is no setting of the pictures", f"write --preset {parsed.preset}")
+    return SynthFACSSource(**parsed.twin)
 
 
 def describe(summary: Summary) -> str:

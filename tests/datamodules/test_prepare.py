@@ -146,6 +146,16 @@ def test_borrowing_equals_a_search_over_all_frames(tmp_path: Path, seed: int) ->
     assert None in expected
 
 
+def test_a_face_that_cannot_place_the_crop_keeps_its_landmarks(tmp_path: Path) -> None:
+    turned = placed(2)
+    turned[45] = np.nan  # an eye corner that renet needs
+    store = made(Source({0: placed(), 1: turned}), tmp_path / "out")
+    assert store.flags[:2].tolist() == [0, Flag.NO_FACE]
+    assert store.manifest["counts"]["faces"] == 2
+    np.testing.assert_allclose(store.landmarks(1), turned, atol=1e-4)  # where they are in the crop of frame 0
+    assert np.isfinite(store.box[1]).all()
+
+
 def test_crops_are_not_borrowed_across_sequences(tmp_path: Path) -> None:
     class Sequences(Source):
         def frames(self, clip: str) -> Iterator[FrameRecord]:
@@ -399,6 +409,15 @@ def test_a_twin_says_what_is_expected_of_its_store(tmp_path: Path) -> None:
     pq.write_table(pa.table({**truth, "AU06": pa.array(truth["AU06"], pa.int8())}), raw / "truth.parquet")
     twin = made(Source({0: placed()}, edition="twin", root=raw), tmp_path / "twin")
     assert twin.manifest["expected"] == {"rows": {"A": 1, "B": 2}, "labels": {"AU06": [1, 1, 1, 0, 0, 0, 0]}}
+
+    class Selective(Source):
+        def selects(self, sequence: str) -> bool:
+            return sequence == "T1"
+
+    truth["sequence"] = ["T1", "T2", "T1"]
+    pq.write_table(pa.table({**truth, "AU06": pa.array(truth["AU06"], pa.int8())}), raw / "truth.parquet")
+    part = made(Selective({0: placed()}, edition="twin", root=raw), tmp_path / "part")
+    assert part.manifest["expected"] == {"rows": {"A": 1, "B": 1}, "labels": {"AU06": [0, 1, 1, 0, 0, 0, 0]}}
     custom = made(Source({0: placed()}), tmp_path / "custom")
     assert "expected" not in custom.manifest
 

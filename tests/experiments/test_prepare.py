@@ -51,6 +51,7 @@ def test_synthetic_faces_without_a_raw_folder(tmp_path: Path, command: Command) 
         (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out"), "ActionUnit_Labels"),
         (("synth_facs", "--raw", "synth:synth_facs?subject=1", "--out", "{tmp}/out"), "subject"),
         (("synth_facs", "--raw", "data", "--out", "{tmp}/out"), "data"),
+        (("synth_facs", "--raw", "synth:synth_facs?preset=aunet", "--out", "{tmp}/out"), "preset"),
         (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--preset", "nobody"), "nobody"),
         (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--size", "big"), "big"),
         (("disfa", "--raw", "{tmp}", "--out", "{tmp}/out", "--size", "8"), "size=8"),
