@@ -23,6 +23,7 @@ class BP4D(StoreDataModule):
 
     dataset = "bp4d"
     persons = "bp4d"
+    n_folds = 3
 
     def __init__(
         self,
@@ -36,7 +37,8 @@ class BP4D(StoreDataModule):
     ) -> None:
         super().__init__(root, fold, aus=aus, **settings)
         self.split, self.frame_set = split, frame_set
-        self.n_folds = 3 if split == "3fold" else 1
+        if split == "fera2015":
+            self.n_folds = 1
 
     def parts(self, store: FrameStore) -> dict[int, list[str]]:
         """The committed lists."""

@@ -25,7 +25,7 @@ class CAERS(StoreDataModule):
         protocol: ``70/10/20``: the folder ``train`` trains, of ``test`` a third of each class, drawn by ``seed``,
             validates, the rest is held out. ``train_val``: all of ``test`` is held out, ``val_subjects`` of each class
             of ``train`` validate.
-        val_subjects: Pictures, or share of them, of each class; with ``70/10/20`` only whether there is validation.
+        val_subjects: Pictures, or share of them, of each class; with ``70/10/20`` any number, and 0 lets the third train.
         **settings: See `datamodules.base.AUDataModule`.
     """
 
@@ -72,13 +72,12 @@ class CAERS(StoreDataModule):
         """(N,) train, val or test: the side of each row."""
         folder = store.splits[store.split_code]
         side = np.where((folder == "test") & (self.fold > 0), "test", "train").astype("<U5")
-        if self.val_subjects:
-            source, count = ("test", VALIDATION_THIRD) if self.protocol == "70/10/20" else ("train", self.val_subjects)
-            expression = self.labels["expression"]
-            generator = np.random.default_rng(self.seed)
-            for k in range(len(store.manifest["expressions"])):
-                rows = np.flatnonzero((folder == source) & (expression == k))
-                side[generator.permutation(rows)[: number_of(count, len(rows))]] = "val"
+        source, count = ("test", VALIDATION_THIRD) if self.protocol == "70/10/20" else ("train", self.val_subjects)
+        generator = np.random.default_rng(self.seed)
+        for k in range(len(store.manifest["expressions"])):
+            rows = np.flatnonzero((folder == source) & (self.labels["expression"] == k))
+            chosen = generator.permutation(rows)[: number_of(count, len(rows))]
+            side[chosen] = "val" if self.val_subjects else "train"
         return side
 
     @staticmethod

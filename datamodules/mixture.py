@@ -127,6 +127,8 @@ class Mixture(AUDataModule):
         store = FrameStore(resolve_root(root))
         coded = {au_number(column) for column in store.columns}
         aus = [au for au in self.aus if au in coded]
+        if not aus and "expression" not in store.columns:
+            raise DataError(f"data.aus={self.aus}: {root} codes none of them", f"leave {name} out, or add its AUs")
         settings: dict[str, Any] = {
             **{"aus": aus, "image_size": self.image_size, "label_threshold": self.label_threshold, "seed": self.seed},
             **{"val_subjects": self.val_subjects, "train_stride": self.train_stride, "neighbours": self.neighbours},

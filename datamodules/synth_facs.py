@@ -20,6 +20,7 @@ class SynthFACS(StoreDataModule):
     dataset = "synth_facs"
     persons = "synth_facs"
     split = "every n-th"
+    n_folds = 3
 
     def __init__(
         self, root: str = "synth:synth_facs", fold: int = 1, *, aus: list[int], n_folds: int = 3, **settings: Any

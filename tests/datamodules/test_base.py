@@ -8,6 +8,7 @@ import torch
 
 from datamodules.disfa import DISFA
 from datamodules.errors import DataError
+from datamodules.store_module import missing_neighbours
 
 PARTS = {1: {"SN002", "SN010"}, 2: {"SN013", "SN018", "SN011"}, 3: {"SN003", "SN029"}}
 
@@ -82,8 +83,8 @@ def test_statistics_are_those_of_the_training_part(tiny_disfa: Path) -> None:
     expected = sorted(number[s] * (f % 2 == 0) for s in data.subjects_train for f in frames[s])
     assert sorted(labels[:, 0].tolist()) == expected
     held_out = data.rows_test
-    data.au[held_out] = 1 - data.au[held_out]
-    data.intensity[held_out] = 5
+    data.labels["au"][held_out] = 1 - data.labels["au"][held_out]
+    data.labels["intensity"][held_out] = 5
     assert sorted(data.train_labels("intensity")[:, 0].tolist()) == expected
 
 
@@ -127,6 +128,39 @@ def test_calibration_is_seeded_and_plain(tiny_disfa: Path) -> None:
     assert torch.cat(first).tolist() != sorted(data.rows_train.tolist())
 
 
+def test_a_share_of_the_subjects_validates(tiny_disfa: Path) -> None:
+    assert len(module(tiny_disfa, 0, val_subjects=0.3).subjects_val) == 2  # of seven
+    assert len(module(tiny_disfa, 0, val_subjects=0.01).subjects_val) == 1
+
+
+def test_clips_and_the_share_of_neighbours_that_are_missing(tiny_disfa: Path) -> None:
+    """Six frames a subject: 0 and 5 lack a neighbour. SN003 has no picture of frame 0: 1 and 5 of its five do."""
+    data = module(tiny_disfa, 1, neighbours=1, val_subjects=0)
+    assert data.repeated_neighbours == pytest.approx((4 * 2 + 2) / (4 * 12 + 10))
+    batch = next(iter(data.test_dataloader()))
+    assert (batch["clip"].shape, batch["clip"].dtype) == ((4, 3, 3, 32, 32), torch.uint8)
+    assert "image" not in batch
+    first, second = batch["clip"][:2]
+    assert torch.equal(first[0], first[1])  # frame 0 repeats itself
+    assert torch.equal(first[2], second[1])
+    far = module(tiny_disfa, 1, neighbours=9)
+    assert far.repeated_neighbours == 1.0
+    assert module(tiny_disfa).repeated_neighbours is None
+
+
+def test_frames_of_another_sequence_are_no_neighbours() -> None:
+    """Sequences end at 4 and begin at 5, as if they went on; rows 0 and 1 are one frame apart, 1 and 2 two."""
+    store = SimpleNamespace(
+        subject_code=np.array([0, 0, 0, 0, 1]),
+        sequence_code=np.array([0, 0, 0, 1, 1]),
+        frame=np.array([1, 2, 4, 5, 6]),
+        length=np.array([9, 9, 9, 9, 0]),
+    )
+    missing = [missing_neighbours(store, np.array([row]), 1) for row in range(5)]
+    assert missing == [0.5, 0.5, 1, 1, 1]
+    assert missing_neighbours(store, np.array([0, 2]), 3) == 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -138,6 +172,9 @@ def test_calibration_is_seeded_and_plain(tiny_disfa: Path) -> None:
         ({"fold": 0, "select_on": "test"}, "select_on=test"),
         ({"val_subjects": 5}, "val_subjects=5"),
         ({"duplicate_aus": [12]}, "duplicate_aus"),
+        ({"aus": []}, "data.aus"),
+        ({"neighbours": -1}, "data.neighbours=-1"),
+        ({"augment": "aunet"}, "preset renet"),
         ({"root": "nowhere"}, "nowhere"),
     ],
 )
@@ -160,4 +197,7 @@ def test_the_state_is_plain(tiny_disfa: Path, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "state.pt")
     assert torch.load(tmp_path / "state.pt", weights_only=True) == state
     assert state["camera"] == "left"
-    assert isinstance(np.asarray(state["train_subjects"]), np.ndarray)
+    assert state["label_threshold"] == 2
+    assert state["split"] == "3fold"
+    assert state["test_persons"] == ["disfa/SN002", "disfa/SN010"]
+    assert len(state["train_persons"]) + len(state["val_persons"]) == 5

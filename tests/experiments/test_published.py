@@ -1,13 +1,16 @@
 """The typed-in tables agree with their own printed means, with the paper's claims and with the text at hand."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from experiments.published import PublishedRow, differences, load_published, unstated
+from experiments.report import write_report
 
 ROWS = load_published()
 BY_ID = {row.id: row for row in ROWS}
@@ -76,6 +79,50 @@ def test_every_differing_fact_is_named(change: dict, said: str) -> None:
 def test_starred_rows_differ_in_the_threshold() -> None:
     starred = [row.method for row in ROWS if row.table == 2 and "label threshold: 2 vs 1" in differences(row, FACTS)]
     assert starred == ["JAA", "LP-Net", "SRERL"]
+
+
+BP4D = FACTS | {"aus": list(BY_ID["renet_t1_renet"].aus), "label_threshold": None, "camera": None, "split": "3fold"}
+
+
+def test_the_folds_of_bp4d_compare_and_those_of_fera_2015_do_not() -> None:
+    assert differences(BY_ID["renet_t1_renet"], BP4D) == []
+    assert unstated(BY_ID["renet_t1_renet"], BP4D) == ["frame set", "split"]
+    assert differences(BY_ID["renet_t1_jaa"], BP4D) == ["frame set: jaanet vs all"]
+    assert differences(BY_ID["renet_t1_jaa"], BP4D | {"frame_set": "jaanet"}) == []
+    fera = BP4D | {"split": "fera2015", "folds": 1}
+    assert differences(BY_ID["renet_t1_renet"], fera) == ["folds: 3 vs 1"]
+
+
+def test_intensities_of_bp4d_compare_where_the_split_does() -> None:
+    """VGP-AE, CCNN-IT, OR-CNN and 2DC trained and tested on the challenge's sets; RE-Net does not say."""
+    facts = BP4D | {"aus": [6, 10, 12, 14, 17]}
+    rows = [row for row in ROWS if row.table == 4 and row.metric == "icc"]
+    apart = [row.method for row in rows if differences(row, facts)]
+    assert apart == ["VGP-AE", "CCNN-IT", "OR-CNN", "2DC"]
+    assert differences(BY_ID["renet_t4_mae_2dc"], facts) == ["split: fera2015 vs 3fold"]
+    assert differences(BY_ID["renet_t4_mae_2dc"], facts | {"split": "fera2015", "folds": 1}) == []
+
+
+def test_nothing_on_bp4d_plus_compares_since_its_folds_were_not_published() -> None:
+    facts = BP4D | {"split": "facsuite"}
+    for name in ("renet_t3_renet", "renet_t3_resnet18"):
+        assert differences(BY_ID[name], facts) == ["split: unpublished vs facsuite"]
+
+
+def test_the_report_says_why_there_is_no_difference(
+    tmp_path: Path, write_fold: Callable[..., Path], random_ledger: Callable[..., dict[str, Any]]
+) -> None:
+    """Three folds on BP4D+ and one of a mixture that was tested on DISFA."""
+    aus = BY_ID["renet_t3_renet"].aus
+    for fold in (1, 2, 3):
+        ledger = {k: v for k, v in random_ledger(fold, aus).items() if "level" not in k}
+        write_fold(tmp_path / "plus", fold, ledger, dataset="bp4d_plus", split="facsuite", frame_set="all")
+    write_fold(tmp_path / "cross", 1, ledger, dataset="mixture(bp4d -> disfa)", split="cross-dataset")
+    text = write_report([tmp_path / "plus", tmp_path / "cross"], resamples=0).with_name("report.md").read_text()
+    assert "not comparable (split: unpublished vs facsuite)" in text
+    assert "table 3, F1 on bp4d_plus: difference by AU" not in text
+    assert "cross: there are no published rows for mixture(bp4d -> disfa)." in text
+    assert re.search(r"subject lists *\| *facsuite *\| *cross-dataset", text)
 
 
 def test_what_the_source_does_not_state_is_named_but_does_not_block() -> None:

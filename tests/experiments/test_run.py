@@ -112,9 +112,10 @@ def test_a_checkpoint_tells_its_data_in_plain_types(folder: Path) -> None:
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     state = checkpoint["SynthFACS"]
     result = result_of(folder)
-    assert state["test_subjects"] == result["held_out_subjects"]
+    assert state["test_persons"] == [f"synth_facs/{name}" for name in result["held_out_subjects"]]
     assert state["aus"] == [1, 12, 25]
-    assert {"preprocessing", "licence", "select_on", "label_threshold", "fold"} <= set(state)
+    assert {"preprocessing", "licence", "select_on", "label_threshold", "fold", "split"} <= set(state)
+    assert result["split"] == state["split"]
 
 
 def test_the_same_command_again_prints_the_result(
@@ -184,8 +185,8 @@ def test_refit_trains_on_all_training_subjects(tmp_path: Path) -> None:
     folder = tmp_path / "renet_synthetic" / "fold1-seed0"
     state = torch.load(folder / "checkpoints" / "refit" / "last.ckpt", weights_only=True)["SynthFACS"]
     result = result_of(folder)
-    assert len(state["train_subjects"]) == result["n_train_subjects"] == 14
-    assert not set(state["train_subjects"]) & set(result["held_out_subjects"])
+    assert len(state["train_persons"]) == result["n_train_subjects"] == 14
+    assert not set(state["train_persons"]) & set(state["test_persons"])
     assert not (folder / "predictions_val.parquet").exists()
     assert "f1_tuned" not in result["metrics"]
 

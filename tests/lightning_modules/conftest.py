@@ -13,12 +13,11 @@ from torch.utils.data import DataLoader
 AUS = [1, 2, 4, 12]
 PROVENANCE: dict[str, Any] = {
     "dataset": "disfa",
-    "persons": "disfa",
     "fold": 1,
     "aus": AUS,
-    "train_subjects": ["S1", "S2"],
-    "val_subjects": ["S3"],
-    "test_subjects": ["S4"],
+    "train_persons": ["disfa/S1", "disfa/S2"],
+    "val_persons": ["disfa/S3"],
+    "test_persons": ["disfa/S4"],
     "preprocessing": "0123456789ab",
 }
 

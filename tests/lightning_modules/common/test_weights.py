@@ -65,14 +65,14 @@ def test_initialisation_carries_the_hash_of_the_source(aus, source):
     ("changes", "refused"),
     [
         ({}, False),
-        ({"test_subjects": ["S2"]}, True),
-        ({"val_subjects": ["S3"], "test_subjects": []}, False),
-        ({"train_subjects": ["S4"], "val_subjects": ["S1"]}, True),
-        ({"persons": "synth_facs", "test_subjects": ["S2"]}, False),
+        ({"test_persons": ["disfa/S2"]}, True),
+        ({"val_persons": ["disfa/S3"], "test_persons": []}, False),
+        ({"train_persons": ["disfa/S4"], "val_persons": ["disfa/S1"]}, True),
+        ({"test_persons": ["synth_facs/S2"]}, False),
     ],
 )
 def test_a_source_that_saw_held_out_persons_is_refused(provenance, changes, refused):
-    checkpoint = {"epoch": 3, "TheirData": provenance(val_subjects=[])}
+    checkpoint = {"epoch": 3, "TheirData": provenance(val_persons=[])}
     if refused:
         with pytest.raises(ModelError, match="has seen subjects"):
             check_leakage(checkpoint, provenance(**changes), "x.ckpt")
@@ -93,7 +93,26 @@ def test_subjects_that_chose_the_epoch_of_the_source_count_as_seen(provenance):
 
 def test_validation_subjects_of_the_source_count_as_seen(provenance):
     with pytest.raises(ModelError, match="S3"):
-        check_leakage({"D": provenance()}, provenance(val_subjects=[], test_subjects=["S3"]), "x.ckpt")
+        check_leakage({"D": provenance()}, provenance(val_persons=[], test_persons=["disfa/S3"]), "x.ckpt")
+
+
+def test_people_are_told_apart_across_datasets(provenance):
+    """BP4D and BP4D+ have names in common; DISFA and DISFA+ have persons in common; a mixture has both."""
+    one = provenance(dataset="bp4d", train_persons=["bp4d/F001"], val_persons=[], test_persons=[])
+    plus = provenance(dataset="bp4d_plus", train_persons=[], val_persons=[], test_persons=["bp4d_plus/F001"])
+    check_leakage({"D": one}, plus, "x.ckpt")
+    mixture = provenance(train_persons=["bp4d_plus/F001", "disfa/S1"], val_persons=[], test_persons=[])
+    with pytest.raises(ModelError, match="bp4d_plus/F001"):
+        check_leakage({"D": mixture}, plus, "x.ckpt")
+    check_leakage({"D": mixture}, one, "x.ckpt")
+
+
+def test_many_leaked_persons_are_counted(provenance):
+    everybody = [f"caer_s/train/Anger/{i:04d}" for i in range(500)]
+    source = provenance(train_persons=everybody, val_persons=[])
+    with pytest.raises(ModelError, match="Anger/0009 and 490 more") as caught:
+        check_leakage({"D": source}, provenance(test_persons=everybody), "x.ckpt")
+    assert len(str(caught.value)) < 500
 
 
 def test_a_source_without_provenance_is_refused(provenance):
@@ -103,13 +122,13 @@ def test_a_source_without_provenance_is_refused(provenance):
 
 def test_check_refuses_leakage_before_a_trainer_exists(aus, source, provenance):
     model = RENet(aus, width=0.125, backbone_checkpoint=source[1])
-    model.check(provenance(val_subjects=[]))
+    model.check(provenance(val_persons=[]))
     with pytest.raises(ModelError, match="S1"):
-        model.check(provenance(test_subjects=["S1"]))
+        model.check(provenance(test_persons=["disfa/S1"]))
 
 
 def test_other_crops_are_refused_unless_allowed_and_then_stamped(aus, source, provenance):
-    other = provenance(val_subjects=[], preprocessing="ba9876543210")
+    other = provenance(val_persons=[], preprocessing="ba9876543210")
     with pytest.raises(ModelError, match=r"0123456789ab.*ba9876543210") as caught:
         RENet(aus, width=0.125, backbone_checkpoint=source[1]).check(other)
     assert "allow_crop_mismatch" in caught.value.remedy
@@ -150,9 +169,9 @@ def test_evaluation_picks_aus_and_keeps_the_relatives_that_they_are_mixed_from(a
 
 
 def test_evaluation_of_unknown_aus_or_another_task_is_refused(source, provenance):
-    check_evaluation(source[1], [2, 12], provenance(val_subjects=[]))
+    check_evaluation(source[1], [2, 12], provenance(val_persons=[]))
     with pytest.raises(ModelError, match=r"knows no AU \[9\]") as caught:
-        check_evaluation(source[1], [9, 1], provenance(val_subjects=[]))
+        check_evaluation(source[1], [9, 1], provenance(val_persons=[]))
     assert "[1]" in caught.value.remedy
     with pytest.raises(ModelError, match="predicts occurrence"):
         load_for_evaluation(RENet([1], task="intensity"), source[1])
