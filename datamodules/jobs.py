@@ -64,10 +64,10 @@ def run_jobs(
         follower = threading.Thread(target=_follow, args=(bar, ticks, finished := threading.Event()), daemon=True)
         follower.start()
         try:
-            with ProcessPoolExecutor(min(workers, len(items)) or 1, context, _begin, (ticks, stop)) as pool:
+            with ProcessPoolExecutor(min(workers, len(items)) or 1, context, _begin, (job, ticks, stop)) as pool:
                 try:
                     with _without_main():
-                        futures = [pool.submit(_call, job, item) for item in items]
+                        futures = [pool.submit(_call, item) for item in items]
                     for future in as_completed(futures):
                         future.result()
                     return [future.result() for future in futures]
@@ -85,7 +85,9 @@ def run_jobs(
             follower.join()
 
 
-_tick: Tick  # of a worker process; _begin sets it
+# Of a worker process; _begin sets them. The job is sent once: what it loads serves all items that the worker gets.
+_job: Callable[[Any, Tick], Any]
+_tick: Tick
 
 
 @contextmanager
@@ -103,9 +105,9 @@ class _StoppedError(Exception):
     """Raised in a worker whose work is no longer wanted."""
 
 
-def _begin(ticks: Any, stop: Any) -> None:
+def _begin(job: Callable[[Any, Tick], Any], ticks: Any, stop: Any) -> None:
     """Set up a worker process."""
-    global _tick
+    global _job, _tick
 
     def tick(frames: int) -> None:
         with ticks.get_lock():
@@ -113,7 +115,7 @@ def _begin(ticks: Any, stop: Any) -> None:
         if stop.is_set():
             raise _StoppedError
 
-    _tick = tick
+    _job, _tick = job, tick
     cv2.setNumThreads(0)  # processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -127,8 +129,8 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _call(job: Callable[[Any, Tick], Result], item: Any) -> Result:
-    return job(item, _tick)
+def _call(item: Any) -> Any:
+    return _job(item, _tick)
 
 
 def _follow(bar: "tqdm[Any]", ticks: Any, finished: threading.Event) -> None:
