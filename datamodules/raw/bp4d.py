@@ -108,9 +108,11 @@ class BP4DRaw:
     expressions: tuple[str, ...] = ()
     delivers: Literal["landmarks", "box", "crop", ""] = ""
 
-    #: Where the subjects' folders may lie in the root, and tasks that the archive codes.
+    # Where the subjects' folders may lie in the root, the tasks that are coded, and whether intensity files hold every
+    # row of the occurrence file.
     _places: tuple[str, ...] = ("Sequences(2D+3D)", "BP4D-training", ".")
     _tasks: tuple[str, ...] = tuple(f"T{task}" for task in range(1, 9))
+    _whole_intensities = False
 
     def __init__(self, root: Path, frame_offset: int = 0, edition: Literal["published", "custom"] = "custom") -> None:
         self.root, self.frame_offset = Path(root), frame_offset
@@ -248,6 +250,11 @@ class BP4DRaw:
                 table[:, self.label_columns.index(au_name(au))] = values
         for au, path in self._intensity_files(clip).items():
             coded, values = read_intensity(path)
+            if self._whole_intensities and not np.array_equal(coded, frames):
+                raise DataError(
+                    f"{path} has {len(coded)} rows, {self._label_files[clip]} {len(frames)}, or of other frames",
+                    "restore the label files of this sequence: both have one row a frame",
+                )
             _, rows, found = np.intersect1d(frames, coded, assume_unique=True, return_indices=True)
             table[rows, self.label_columns.index(f"{au_name(au)}_intensity")] = values[found]
         return frames, table

@@ -12,7 +12,8 @@
 140 subjects F001..F082 and M001..M058, ten tasks each, of which T1, T6, T7 and T8 are coded, some 20 s of 25 frames a
 second. The picture of CSV frame f is number f + ``frame_offset``. Public code disagrees: one says that it checked that
 pictures count from 0 (offset -1, the default here), another pairs equal numbers (offset 0); compare some pictures with
-their labels before you trust either. Everything else is as in BP4D (`datamodules.raw.bp4d`). Names without data that
+their labels before you trust either. Intensity files have a row for each row of the occurrence file, else they are
+refused. Everything else is as in BP4D (`datamodules.raw.bp4d`). Names without data that
 occur in the archive (F042T11) are ignored.
 """
 
@@ -95,6 +96,7 @@ class BP4DPlusRaw(BP4DRaw):
 
     _places = ("2D+3D", ".")
     _tasks = ("T1", "T6", "T7", "T8")
+    _whole_intensities = True
 
     def __init__(self, root: Path, frame_offset: int = -1, edition: Literal["published", "custom"] = "custom") -> None:
         super().__init__(root, frame_offset, edition)

@@ -34,8 +34,6 @@ from datamodules.raw.archive import absent, check_published, read_text
 from datamodules.raw.media import count_packets, decode
 from datamodules.raw.records import FrameRecord, edition_of
 
-PUBLISHED_ROWS = load_known("disfa").rows
-PUBLISHED_POSITIVES = {int(column[2:4]): count for column, count in load_known("disfa").positives.items()}
 #: Points of the 68 that the 66 of a landmark file are.
 POINTS_66 = np.array([point for point in range(LANDMARKS) if point not in (60, 64)])
 

@@ -144,6 +144,14 @@ def test_faults_of_a_zip_are_named(folder: Path) -> None:
     assert f"{path / 'T1'} should hold numbers 8 to 11, and holds no picture" in refusal(folder)
 
 
+def test_an_intensity_file_of_another_length_is_named(folder: Path) -> None:
+    path = folder / "AUCoding" / "AU_INT" / "AU10" / "M002_T1_AU10.csv"
+    lines = path.read_text().splitlines()
+    for changed, rows in ((lines[:-1], 3), (["8,0", *lines[:-1]], 4)):
+        path.write_text("\n".join(changed) + "\n")
+        assert f"{path} has {rows} rows, {folder / 'AUCoding' / 'AU_OCC' / 'M002_T1.csv'} 4" in refusal(folder)
+
+
 def test_a_missing_subject_is_named(folder: Path) -> None:
     (folder / "2D+3D" / "F001.zip").rename(folder / "F001.zip.part")
     assert f"{folder / '2D+3D' / 'F001'} is missing" in refusal(folder)
