@@ -11,7 +11,7 @@ from datamodules.synth.synth_facs import SynthFACSSource
 def test_one_clip_a_subject() -> None:
     source = SynthFACSSource(subjects=3, frames=2, size=32)
     assert source.clips() == ["S0001", "S0002", "S0003"]
-    assert [source.subject(clip) for clip in source.clips()] == source.clips()
+    assert [source.shard(clip) for clip in source.clips()] == source.clips()
     assert source.count("S0002") == 2
 
 
