@@ -50,27 +50,47 @@ class RawDataset(Protocol):
 
     The constructor takes ``root``, the dataset's own options and ``edition``; its signature and docstring are the
     command line of ``prepare.py DATASET``.
-
-    Attributes:
-        name: Dataset name as in commands (``disfa``).
-        edition: ``published`` for the archive as its authors deliver it, else ``custom`` or ``twin``: `edition_of`.
-        release: Which of the dataset's releases (``abaw3``); empty where there is one.
-        licence: One line about the terms of the data.
-        label_columns: Every label column that the records carry, in order.
-        expressions: Class names of the column ``expression``; empty where there is none.
-        delivers: What the dataset itself says about where the face is: all 68 points or most of them, a box, or
-            pictures that are crops already.
-        root: Folder of the raw files.
     """
 
-    name: str
-    edition: str
-    release: str
-    licence: str
-    label_columns: list[str]
-    expressions: tuple[str, ...]
-    delivers: Literal["landmarks", "box", "crop", ""]
-    root: Path
+    @property
+    def name(self) -> str:
+        """Dataset name as in commands (``disfa``)."""
+        ...
+
+    @property
+    def edition(self) -> str:
+        """``published`` for the archive as its authors deliver it, else ``custom`` or ``twin``: `edition_of`."""
+        ...
+
+    @property
+    def release(self) -> str:
+        """Which of the dataset's releases (``abaw3``); empty where there is one."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """One line about the terms of the data."""
+        ...
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Every label column that the records carry, in order."""
+        ...
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Class names of the column ``expression``; empty where there is none."""
+        ...
+
+    @property
+    def delivers(self) -> Literal["landmarks", "box", "crop", ""]:
+        """What the dataset says of the face: all or most of 68 points, a box, or that the pictures are crops already."""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """Folder of the raw files."""
+        ...
 
     def check(self) -> None:
         """Look at layout, names, label files and frame counts before any long work; raises `DataError`."""
