@@ -84,7 +84,7 @@ class RawDataset(Protocol):
 
     @property
     def delivers(self) -> Literal["landmarks", "box", "crop", ""]:
-        """What the dataset says of the face: all or most of 68 points, a box, or that the pictures are crops already."""
+        """What the dataset says of the face: most of 68 points or all, a box, or that the pictures are crops."""
         ...
 
     @property
