@@ -83,7 +83,7 @@ def write_affwild2(
 
     Args:
         out: Folder to make; must not exist.
-        subjects: Videos; in every third one after the second are two persons.
+        subjects: Videos, at least two; with four, second persons are on either side.
         frames: Label rows of each track.
         seed: Seed of faces and behaviour.
         size: Height of the videos in pixels.
@@ -113,7 +113,7 @@ def write_affwild2(
 
 def check_settings(subjects: int, frames: int, seed: int, size: int) -> None:
     """Raise `DataError` for numbers that `write_affwild2` cannot take."""
-    check_range("affwild2", "subjects", subjects, 1, 1000)
+    check_range("affwild2", "subjects", subjects, 2, 1000)  # one in each part
     check_range("affwild2", "frames", frames, 24, 99_990)  # traps need room; file names have five digits
     check_range("affwild2", "seed", seed, 0, 2**32 - 1)
     check_range("affwild2", "size", size, 32, 2048)
@@ -146,17 +146,15 @@ class Moment(NamedTuple):
 def behaviour(seed: int, person: int, index: int, classes: tuple[str, ...]) -> Moment:
     """What a person shows in frame ``index`` (from 0) of a video.
 
-    Every class comes once in each round through all of them; in a segment, the expression rises, stays and falls, and
-    is labelled while it is at half its strength or more.
+    One expression after the other rises, stays and falls, in the order of the classes; it is labelled while it is at
+    half its strength or more, before and after the face is neutral. Persons start at different classes, so that all are
+    in both parts of twins that are not shorter than the default.
     """
     segment, k = divmod(index, EXPRESSION_FRAMES)
-    turn, place = divmod(segment, len(classes))
-    order = stream(seed, person, Purpose.SEGMENT, -1 - turn).permutation(len(classes))
-    levels = draw_levels(classes[order[place]], stream(seed, person, Purpose.SEGMENT, segment))
+    name = classes[1 + (seed + 3 * person + segment) % (len(classes) - 1)]
+    levels = draw_levels(name, stream(seed, person, Purpose.SEGMENT, segment))
     strength = float(np.clip(min(k, EXPRESSION_FRAMES - 1 - k) / _RAMP, 0, 1))
-    return Moment(
-        classes[order[place]] if strength >= 0.5 else "Neutral", {au: strength * level for au, level in levels.items()}
-    )
+    return Moment(name if strength >= 0.5 else classes[0], {au: strength * level for au, level in levels.items()})
 
 
 def render_frame(
@@ -187,9 +185,9 @@ class _Stage:
     def frame(self, index: int) -> tuple[np.ndarray, list[np.ndarray]]:
         sitters = []
         for person, clip, place in zip(self.persons, self._clips, self._places, strict=True):
-            sway = wander(self._seed, person, Purpose.POSE, index / FPS, 1.5, 5)
-            yaw, pitch, roll = np.clip(sway[:3] * (9, 5, 4), -25, 25).tolist()
-            x, y = np.array(place) + 0.015 * self.shape[0] * sway[3:]
+            sway = wander(self._seed, person, Purpose.POSE, index / FPS, 0.8, 5)
+            yaw, pitch, roll = np.clip(sway[:3] * (10, 6, 5), -25, 25).tolist()
+            x, y = np.array(place) + 0.03 * self.shape[0] * sway[3:]
             levels = behaviour(self._seed, person, index, self._classes).levels
             sitters.append(Sitter(clip, levels, (yaw, pitch, roll), (float(x), float(y))))
         return group(sitters, self._wall, index=index)

@@ -163,7 +163,7 @@ def _write_subject(
         _write_extras(root, subjects)
     rows = []
     shots = list(_shots(k))
-    missing = shots[5] if k == _MISSING else None
+    missing = shots[3] if k == _MISSING else None
     for shot in shots:
         frame = render_shot(seed, number, *shot, size)
         path = root / shot.path(subject)
