@@ -80,7 +80,7 @@ def _files(sources: dict[str, DetectedFaces], folder: Path, pictures: Path | Non
             faces, cpu, wall = _timed(source, records)
             columns.append(f"{sum(face is not None for face in faces) / len(faces):16.3f} {cpu:7.1f} {wall:7.1f}")
             if pictures:
-                _draw(records, faces, pictures / f"{path.stem}_{name}.png")
+                _draw(records, faces, pictures / f"{path.name}_{name}.png")
         print(f"{path.name:28} {len(images):6d}  " + "  ".join(columns), flush=True)
 
 
