@@ -22,6 +22,7 @@ from datamodules.align import PRESETS, Template
 from datamodules.errors import DataError
 from datamodules.faces import Face
 from datamodules.prepare import CARRY, prepare
+from datamodules.raw.disfa import DISFARaw
 from datamodules.raw.records import FrameRecord
 from datamodules.store import Flag, FrameStore
 from datamodules.synth.disfa import write_disfa
@@ -457,7 +458,8 @@ def test_killed_and_started_again_ends_with_the_same_bytes(tmp_path: Path) -> No
     write_disfa(tmp_path / "raw", subjects=5, frames=30, size=64, progress=False)
     script = Path(__file__).parents[2] / "experiments" / "prepare.py"
     command = [sys.executable, str(script), "disfa", "--raw", str(tmp_path / "raw"), "--size", "256"]
-    subprocess.run([*command, "--out", str(tmp_path / "whole"), "--workers", "0"], check=True, capture_output=True)
+    settings: dict[str, Any] = {"size": 256, "progress": False}
+    prepare(DISFARaw(tmp_path / "raw"), tmp_path / "whole", **settings)
 
     killed = subprocess.Popen(
         [*command, "--out", str(tmp_path / "killed"), "--workers", "2"],
@@ -478,7 +480,7 @@ def test_killed_and_started_again_ends_with_the_same_bytes(tmp_path: Path) -> No
     inodes = [shard.stat().st_ino for shard in shards]
     stamps = [shard.stat().st_mtime_ns for shard in shards]
 
-    subprocess.run([*command, "--out", str(tmp_path / "killed"), "--workers", "2"], check=True, capture_output=True)
+    prepare(DISFARaw(tmp_path / "raw"), tmp_path / "killed", **settings)
     again = [tmp_path / "killed" / "shards" / shard.name for shard in shards]
     assert [shard.stat().st_ino for shard in again] == inodes
     assert [shard.stat().st_mtime_ns for shard in again] == stamps
