@@ -1,0 +1,1 @@
+"""AUNet, Proceedings of the IEEE 2023."""
