@@ -29,6 +29,7 @@ TRACKS = {
     "10-60-1280x720_right": "train",
     "2-30-640x360": "validation",
     "video59_left": "train",
+    "video590": "train",  # after video59's tracks, though "0" sorts before "_"
 }
 GAPS = {3, 6}  # crops that are missing
 
@@ -94,6 +95,7 @@ def with_videos(folder: Path, frames: int = ROWS) -> Path:
     write_video(folder / "batch1" / "10-60-1280x720.mp4", frames)
     write_video(folder / "batch2" / "2-30-640x360.avi", frames, b_frames=0)
     write_video(folder / "new_vids" / "video59.mp4", frames)
+    write_video(folder / "new_vids" / "video590.mp4", frames)
     return folder
 
 
@@ -221,7 +223,12 @@ def test_classes_of_another_release_are_recognised(folder: Path) -> None:
 @pytest.mark.parametrize(("below", "kind"), [("", "mp4"), ("videos", "mp4"), ("videos", "avi")])
 def test_videos_are_read_frame_by_frame(folder: Path, below: str, kind: str) -> None:
     """MPEG-4 with B-frames: readers that look frames up by index return others."""
-    for batch, name in (("batch1", "10-60-1280x720"), ("batch2", "2-30-640x360"), ("new_vids", "video59")):
+    for batch, name in (
+        ("batch1", "10-60-1280x720"),
+        ("batch2", "2-30-640x360"),
+        ("new_vids", "video59"),
+        ("new_vids", "video590"),
+    ):
         write_video(folder / below / batch / f"{name}.{kind}", ROWS, b_frames=2 if kind == "mp4" else 0)
     raw = AffWild2Raw(folder, source="videos")
     raw.check()
@@ -242,6 +249,7 @@ def test_a_track_says_on_which_side_its_person_is(folder: Path) -> None:
         "10-60-1280x720_right": "right",
         "2-30-640x360": "",
         "video59_left": "left",
+        "video590": "",
     }
 
 
