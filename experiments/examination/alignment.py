@@ -121,7 +121,7 @@ def measure(landmarks: np.ndarray) -> np.ndarray:
     Returns:
         (T, 8) float64, the `DISTANCES`, NaN where a point that it needs is unknown.
     """
-    shape = np.full(landmarks.shape[:2], np.nan, np.complex128)
+    shape = np.full(landmarks.shape[:2], complex(np.nan, np.nan))
     points = landmarks[..., 0] + 1j * landmarks[..., 1].astype(np.float64)
     centred = points - points[:, _STABLE].mean(axis=1, keepdims=True)
     stable = centred[:, _STABLE]
@@ -250,11 +250,10 @@ def _normalised(log: np.ndarray) -> np.ndarray:
 
 def _change(recording: Recording, fps: float) -> tuple[np.ndarray, np.ndarray]:
     """Change of distances (T', K) and of smoothed levels (T', P) within twice `_CHANGE`, NaN unknown."""
-    window = np.hanning(max(1, round(_RAMP * fps)) + 2)[1:-1]
-    window /= window.sum()
-    ends = len(window) // 2, len(window) - 1 - len(window) // 2
-    levels = np.pad(recording.levels, (ends, (0, 0)), mode="edge")
-    smooth = np.stack([np.convolve(column, window, "valid") for column in levels.T], axis=1)
+    reach = round(_RAMP * fps / 2)  # an odd window: an even one would move the labels by half a frame
+    window = np.hanning(2 * reach + 3)[1:-1]
+    levels = np.pad(recording.levels, ((reach, reach), (0, 0)), mode="edge")
+    smooth = np.stack([np.convolve(column, window / window.sum(), "valid") for column in levels.T], axis=1)
     half = max(1, round(_CHANGE * fps))
     return tuple(x[2 * half :] - x[: -2 * half] for x in (recording.distances, smooth))
 

@@ -116,17 +116,18 @@ def facts(case: Case) -> dict[str, str]:
 
 
 def galleries(case: Case, results: Sequence[Result], rng: np.random.Generator) -> list[Gallery]:
-    """Random crops without a flag, with each flag, of frames known as bad, and of everything that a finding names."""
+    """Random crops without a flag, with each flag, and of everything that a finding names."""
     store, picture = case.store, case.store.length > 0
+    everywhere = int(np.bitwise_and.reduce(store.flags))  # all rows of a store of boxes lack landmarks
     groups: list[tuple[str, str, Sequence[int]]] = []
-    groups.append(("No flag", "drawn at random", _draw(picture & (store.flags == 0), CROPS, rng)))
+    groups.append(("No flag", "drawn at random", _draw(picture & (store.flags == everywhere), CROPS, rng)))
     for flag, text in (
         (Flag.NO_FACE, "cropped like the nearest frame in which a face was located"),
         (Flag.NO_LANDMARKS, "no landmark is known"),
         (Flag.OCCLUDED, "part of the face is known to be covered"),
         (Flag.NO_LABELS, "every label is unknown"),
     ):
-        rows = picture & case.has(flag)
+        rows = picture & case.has(flag) & (not everywhere & flag)
         groups.append((flag.name or "", f"{text}: {plural(int(rows.sum()), 'row')}", _draw(rows, FLAGGED, rng)))
     for result in results:
         for finding in [*result.faults, *result.notes][:FLAGGED]:
