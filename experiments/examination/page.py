@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from datamodules.errors import DataError
 from datamodules.store import Flag
 from experiments.examination.alignment import DISTANCES, Alignment
 from experiments.examination.findings import Case, Result, plural
@@ -143,7 +144,7 @@ def _draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
 
 def _crop(case: Case, row: int) -> Crop:
     points = np.asarray(case.landmarks[row], np.float64) + 0.5  # SVG counts from the corner of the first pixel
-    known: np.ndarray = np.isfinite(points).all(axis=1)
+    known = np.asarray(np.isfinite(points).all(axis=1))
     path = []
     for outline, closed in _OUTLINES:
         there = [points[k] for k in outline if known[k]]
@@ -158,10 +159,18 @@ def _crop(case: Case, row: int) -> Crop:
     return Crop(
         name=case.name(row),
         labels=" ".join(shown),
-        jpeg=base64.b64encode(case.store.read_bytes(row)).decode(),
+        jpeg=base64.b64encode(_bytes(case, row)).decode(),
         path="".join(path),
         dots=[(round(float(x), 1), round(float(y), 1)) for x, y in points[known]],
     )
+
+
+def _bytes(case: Case, row: int) -> bytes:
+    """Of a picture; empty where its shard is missing or cut, which a check tells."""
+    try:
+        return case.store.read_bytes(row)
+    except (DataError, OSError):
+        return b""
 
 
 def prevalence(case: Case) -> Plot:
@@ -196,7 +205,7 @@ def prevalence(case: Case) -> Plot:
         axes.plot([], [], "|", color=_SOFT, label="subjects")
     axes.set_yticks(range(len(series)), [name for name, _ in series])
     axes.set_ylim(len(series) - 0.5, -0.5)
-    axes.set_xlim(-0.01, 1.01)
+    axes.set_xlim(left=-0.01)
     axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
     axes.grid(axis="both", color=_LINE, linewidth=0.8)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
@@ -220,11 +229,12 @@ def common_lag(alignment: Alignment, fps: float) -> Plot:
     left.axvline(0, color=_LINE, linewidth=1.5)
     left.plot(alignment.lags, alignment.fit, color=COLOURS[0], linewidth=1.6)
     best = int(np.argmax(alignment.fit))
-    left.plot(alignment.lags[best], alignment.fit[best], "o", color=COLOURS[1])
-    left.annotate(
-        f"{alignment.lags[best]:+d} frames", (alignment.lags[best], alignment.fit[best]), (8, -4),
-        textcoords="offset points", color=COLOURS[1],
-    )  # fmt: skip
+    peak, text = (
+        (int(alignment.lags[best]), float(alignment.fit[best])),
+        f"{alignment.lags[best]:+d}".replace("+0", "0"),
+    )
+    left.plot(*peak, "o", color=COLOURS[1])
+    left.annotate(f"{text} frames", peak, (8, -4), textcoords="offset points", color=COLOURS[1])
     left.set_xlabel(f"lag of the labels in frames of 1/{fps:.3g} s: negative, late")
     left.set_ylabel("movement explained")
     left.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
