@@ -19,10 +19,10 @@ class AffWild2(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py affwild2``, or ``synth:affwild2?...``; of the AU or the expression track.
-        fold: 1 holds out the official validation set.
+        fold: 1 holds out the official validation set; 0 holds out nobody.
         edition: The challenge whose labels and split the store holds.
         aus: By default those of the edition, eight in ABAW1 and twelve later; empty for the expression track.
-        val_subjects: Videos, or share of them, see `datamodules.base.AUDataModule`.
+        val_subjects: Training videos set aside for validation, or their share if below 1.
         **settings: See `datamodules.base.AUDataModule`.
     """
 

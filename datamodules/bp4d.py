@@ -13,7 +13,7 @@ class BP4D(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py bp4d``, or ``synth:bp4d?...``.
-        fold: 1 to 3; 1 alone with ``split: fera2015``. See `datamodules.base.AUDataModule`.
+        fold: Part that is held out, 1 to 3, or 1 alone with ``split: fera2015``; 0 holds out nobody.
         aus: By default the twelve that papers report. Intensity is coded for 6, 10, 12, 14 and 17.
         split: ``3fold``, the lists in ``datamodules/folds/bp4d.yaml``; ``fera2015``, the challenge's: subjects of odd
             number train, those of even number are held out (``bp4d_fera2015.yaml``).

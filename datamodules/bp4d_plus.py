@@ -15,7 +15,7 @@ class BP4DPlus(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py bp4d_plus``, or ``synth:bp4d_plus?...``.
-        fold: 1 to 3, see `datamodules.base.AUDataModule`.
+        fold: Part that is held out, 1 to 3; 0 holds out nobody.
         aus: By default the twelve that papers report. Intensity is coded for 6, 10, 12, 14 and 17.
         **settings: See `datamodules.base.AUDataModule`.
     """

@@ -20,12 +20,12 @@ class CAERS(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py caer_s``, or ``synth:caer_s?...``.
-        fold: 1 holds out pictures of the archive's folder ``test``.
-        aus: None are coded.
+        fold: 1 holds out pictures of the archive's folder ``test``; 0 holds out none.
+        aus: Empty, since none are coded.
         protocol: ``70/10/20``: the folder ``train`` trains, of ``test`` a third of each class, drawn by ``seed``,
             validates, the rest is held out. ``train_val``: all of ``test`` is held out, ``val_subjects`` of each class
             of ``train`` validate.
-        val_subjects: Pictures, or share of them, of each class; with ``70/10/20`` any number, and 0 lets the third train.
+        val_subjects: Pictures, or share of them, of each class. With ``70/10/20`` any number; 0 lets the third train.
         **settings: See `datamodules.base.AUDataModule`.
     """
 

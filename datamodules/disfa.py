@@ -16,7 +16,7 @@ class DISFA(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py disfa``, or ``synth:disfa?...``.
-        fold: 1 to 3, see `datamodules.base.AUDataModule`.
+        fold: Part that is held out, 1 to 3; 0 holds out nobody.
         aus: By default the eight that papers report; twelve are coded.
         frame_set: ``all`` coded frames, or those that JAA-Net, AU-Net and papers after them kept (126,144 of 130,814):
             they left out frames whose landmarks failed.
@@ -58,9 +58,9 @@ class DISFAPlus(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py disfa_plus``, or ``synth:disfa_plus?...``.
-        fold: 1 to 3, see `datamodules.base.AUDataModule`.
+        fold: Part that is held out, 1 to 3; 0 holds out nobody.
         aus: By default the eight that papers report on DISFA; twelve are coded.
-        val_subjects: See `datamodules.base.AUDataModule`.
+        val_subjects: Training subjects set aside for validation, or their share if below 1.
         **settings: See `datamodules.base.AUDataModule`.
     """
 

@@ -41,7 +41,7 @@ class Mixture(AUDataModule):
     Args:
         train: Name of each dataset to its root: ``{bp4d: data/bp4d, disfa: data/disfa}``.
         test: Datasets to test on instead of held-out parts.
-        fold: See `datamodules.base.AUDataModule`.
+        fold: Part that is held out, from 1; 1 alone with ``test``; 0 holds out nobody.
         aus: Each is coded by at least one dataset that trains.
         sampling: ``proportional`` takes every training frame once an epoch; ``balanced`` takes equally many of each
             dataset, see `datamodules.sampling.BalancedSampler`.

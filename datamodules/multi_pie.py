@@ -14,9 +14,9 @@ class MultiPIE(StoreDataModule):
 
     Args:
         root: Store made by ``prepare.py multi_pie``, or ``synth:multi_pie?...``.
-        fold: 1 to 5, see `datamodules.base.AUDataModule`.
-        aus: None are coded.
-        val_subjects: See `datamodules.base.AUDataModule`.
+        fold: Part that is held out, 1 to 5; 0 holds out nobody.
+        aus: Empty, since none are coded.
+        val_subjects: Training subjects set aside for validation, or their share if below 1.
         **settings: See `datamodules.base.AUDataModule`.
     """
 

@@ -11,7 +11,7 @@ class SynthFACS(StoreDataModule):
 
     Args:
         root: ``synth:synth_facs?subjects=..&frames=..&seed=..``, or a store made from it.
-        fold: See `datamodules.base.AUDataModule`.
+        fold: Part that is held out, from 1; 0 holds out nobody.
         aus: Of the 17 that are rendered.
         n_folds: Number of parts; subject i of the sorted list is in part i mod ``n_folds``.
         **settings: See `datamodules.base.AUDataModule`.

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from experiments.cli import CONFIGS, SuiteCLI, normalise
+from experiments.cli import CONFIGS, SuiteCLI, config_hash, normalise
 from experiments.run import main
 
 FILES = sorted(path.name for path in CONFIGS.glob("[!_]*.yaml"))
@@ -46,3 +47,16 @@ def test_it_fits_and_tests_on_a_twin(name: str, tmp_path: Path) -> None:
     assert (folder / "DONE").exists()
     assert set(ledger["subject"]) <= set(result["held_out_subjects"])
     assert len(ledger) == result["n_frames"] > 0
+
+
+def test_a_mixture_counts_by_what_its_stores_hold(tmp_path: Path) -> None:
+    def settings(root: Path, content: str) -> dict[str, Any]:
+        root.mkdir()
+        (root / "manifest.json").write_text(json.dumps({"preprocessing": content, "shards": {}}))
+        data = ["--data=Mixture", f"--data.train.bp4d={root}", "--data.test.disfa=nowhere", "--data.aus=[1, 2]"]
+        model = ["--model=RENet", "--model.aus=${data.init_args.aus}"]
+        return SuiteCLI(normalise(["--run.name=mixture", *data, *model])).settings
+
+    first, moved, other = (settings(tmp_path / name, name.strip("12")) for name in ("a1", "a2", "b"))
+    assert first["data"]["init_args"]["train"] == {"bp4d": str(tmp_path / "a1")}
+    assert config_hash(first) == config_hash(moved) != config_hash(other)
