@@ -78,7 +78,9 @@ class _Image(NamedTuple):
 
 
 class MultiPIERaw:
-    """Multi-PIE as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a subject.
+    """Multi-PIE: stills under many cameras and flashes, six expressions.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a subject.
 
     Args:
         root: Folder with the layout above.
@@ -118,8 +120,9 @@ class MultiPIERaw:
         cameras, shots = set(self.cameras), {f"{shot:02d}" for shot in self.shots}
         for clip in self.clips():
             for image in self._images(clip):
-                if image.exists:
+                if image.path.parent.is_dir():
                     cameras.discard(image.sequence[6:10])
+                if image.exists:
                     shots.discard(image.sequence[-2:])
                     if image.path.stat().st_size == 0:
                         raise DataError(
@@ -153,6 +156,11 @@ class MultiPIERaw:
     def count(self, clip: str) -> int:
         """Selected images, missing ones included."""
         return len(self._images(clip))
+
+    def selects(self, sequence: str) -> bool:
+        """Whether a sequence is of the selected cameras and shots."""
+        camera, shot = sequence[6:10], int(sequence[-2:])
+        return camera in self.cameras and shot in self.shots
 
     def fingerprint(self, clip: str) -> str:
         """Hash of the names and sizes of the selected images."""

@@ -7,8 +7,7 @@ and 26) are not in that table (`datamodules.synth.emfacs`).
 Where the flashes were is assumed: 01 to 13 at the cameras from left to right, so that 07 is frontal, 14 to 18 above
 them; 00 and 19 have the room's light alone.
 
-Traps: ids have gaps; who came to which session differs; one image is missing; 05_1 has shots that other cameras lack;
-``highres`` and strangers lie beside.
+Traps: ids have gaps; who came to which session differs; one image is missing; ``highres`` and strangers lie beside.
 """
 
 from collections.abc import Iterator
@@ -19,9 +18,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from datamodules.errors import DataError
 from datamodules.facs import MULTI_PIE_EXPRESSIONS
 from datamodules.jobs import Tick
-from datamodules.raw.multi_pie import AMBIENT_AND_FRONTAL, CAMERAS, HALF_FRONTAL, RECORDINGS
+from datamodules.raw.multi_pie import AMBIENT_AND_FRONTAL, CAMERAS, HALF_FRONTAL, RECORDINGS, SHOTS
 from datamodules.synth.clips import Clip, SynthFrame
 from datamodules.synth.emfacs import draw_levels
 from datamodules.synth.scene import backdrop
@@ -30,7 +30,6 @@ from datamodules.synth.twin import TruthRow, check_range, write_twin
 
 #: 337 ids up to 346, as in the archive; which nine it lacks is not public.
 IDS = [number for number in range(1, 347) if number not in (3, 9, 14, 27, 51, 102, 163, 240, 311)]
-MORE_SHOTS = [4, 10]  # of camera 05_1 alone
 #: Who comes to which sessions, in turn.
 ATTENDANCE = ((1, 2, 3, 4), (1, 3), (2, 3, 4), (1, 2), (1, 4), (2, 4), (1, 2, 3, 4), (3,), (1, 2, 4))
 _MISSING = 1  # of the subjects: lacks one image
@@ -60,17 +59,21 @@ def write_multi_pie(
     subjects: int = 6,
     seed: int = 0,
     size: int = 160,
+    cameras: list[str] = HALF_FRONTAL,
+    shots: list[int] = AMBIENT_AND_FRONTAL,
     with_faults: bool = False,
     workers: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Render a twin of Multi-PIE: the cameras within 45 degrees, without flash and with the frontal one.
+    """Render a twin of Multi-PIE: persons seen from several sides, under several flashes.
 
     Args:
         out: Folder to make; must not exist.
         subjects: How many; the first four show every expression.
         seed: Seed of faces and expressions.
         size: Height of the pictures in pixels; they are a third wider.
+        cameras: Cameras to render, of those within 45 degrees; by default all seven.
+        shots: Shots to render, 0 to 19; by default the one without flash and the one with the frontal flash.
         with_faults: Move an image of the first subject into another camera's folder, and empty one.
         workers: Processes to spread the subjects over; 0 works in this one.
         progress: Whether to show a progress bar.
@@ -81,23 +84,28 @@ def write_multi_pie(
     Raises:
         DataError: When ``out`` exists or a number is out of range.
     """
-    check_settings(subjects, seed, size)
+    check_settings(subjects, seed, size, cameras, shots)
     return write_twin(
         out,
         list(range(subjects)),
-        partial(_write_subject, subjects, seed, size, with_faults),
-        total=sum(1 for k in range(subjects) for _ in _shots(k)),
+        partial(_write_subject, subjects, seed, size, cameras, shots, with_faults),
+        total=sum(1 for k in range(subjects) for _ in _shots(k, cameras, shots)),
         workers=workers,
         progress=progress,
         description="render multi_pie",
     )
 
 
-def check_settings(subjects: int, seed: int, size: int) -> None:
-    """Raise `DataError` for numbers that `write_multi_pie` cannot take."""
+def check_settings(subjects: int, seed: int, size: int, cameras: list[str], shots: list[int]) -> None:
+    """Raise `DataError` for settings that `write_multi_pie` cannot take."""
     check_range("multi_pie", "subjects", subjects, 1, len(IDS))
     check_range("multi_pie", "seed", seed, 0, 2**32 - 1)
     check_range("multi_pie", "size", size, 32, 2048)
+    for key, values, known in (("cameras", cameras, HALF_FRONTAL), ("shots", shots, list(SHOTS))):
+        if not values or not set(values) <= set(known):
+            raise DataError(
+                f"multi_pie: {key}={values} cannot be rendered", f"choose from {', '.join(map(str, known))}"
+            )
 
 
 def render_shot(seed: int, subject: int, session: int, recording: int, camera: str, shot: int, size: int) -> SynthFrame:
@@ -147,42 +155,47 @@ def _flash(shot: int) -> tuple[float | None, float]:
     return np.radians(30.0 * (shot - 16)), 0.8
 
 
-def _shots(k: int) -> Iterator[_Shot]:
+def _shots(k: int, cameras: list[str], shots: list[int]) -> Iterator[_Shot]:
     for session, recording in RECORDINGS:
         if session in ATTENDANCE[k % len(ATTENDANCE)]:
-            for camera in sorted(HALF_FRONTAL):
-                shots = AMBIENT_AND_FRONTAL + (MORE_SHOTS if camera == "05_1" else [])
-                yield from (_Shot(session, recording, camera, shot) for shot in sorted(shots))
+            for camera in sorted(set(cameras)):
+                yield from (_Shot(session, recording, camera, shot) for shot in sorted(set(shots)))
 
 
 def _write_subject(
-    subjects: int, seed: int, size: int, with_faults: bool, root: Path, k: int, tick: Tick
+    subjects: int,
+    seed: int,
+    size: int,
+    cameras: list[str],
+    shots: list[int],
+    with_faults: bool,
+    root: Path,
+    k: int,
+    tick: Tick,
 ) -> list[TruthRow]:
     number, subject = IDS[k], f"{IDS[k]:03d}"
     if k == 0:
         _write_extras(root, subjects)
     rows = []
-    shots = list(_shots(k))
-    missing = shots[3] if k == _MISSING else None
-    for shot in shots:
+    images = list(_shots(k, cameras, shots))
+    missing = images[3] if k == _MISSING else None
+    for shot in images:
         frame = render_shot(seed, number, *shot, size)
         path = root / shot.path(subject)
         path.parent.mkdir(parents=True, exist_ok=True)
         if shot != missing:
             path.write_bytes(_png(frame.image))
-        if shot.shot in AMBIENT_AND_FRONTAL:
-            label = MULTI_PIE_EXPRESSIONS.index(RECORDINGS[shot.session, shot.recording])
-            truth = TruthRow(subject, shot.sequence, 0, frame.landmarks, shot != missing, {"expression": label})
-            rows.append(truth)
+        label = MULTI_PIE_EXPRESSIONS.index(RECORDINGS[shot.session, shot.recording])
+        rows.append(TruthRow(subject, shot.sequence, 0, frame.landmarks, shot != missing, {"expression": label}))
         tick(1)
     if k == 0:
-        first = root / shots[0].path(subject)
+        first = root / images[0].path(subject)
         (first.parents[1] / "Thumbs.db").write_bytes(b"no image")
         highres = root / "data" / "session01" / "highres" / subject
         highres.mkdir(parents=True)
         (highres / f"{subject}_01_01.png").write_bytes(first.read_bytes())
     if k == _FAULTY and with_faults:
-        first, last = (root / shot.path(subject) for shot in (shots[0], shots[-1]))
+        first, last = (root / shot.path(subject) for shot in (images[0], images[-1]))
         first.rename(last.parent / first.name)
         last.write_bytes(b"")
     return rows
