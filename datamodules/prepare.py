@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 
 from datamodules.align import PRESETS, Preset
 from datamodules.errors import DataError
-from datamodules.faces import face_source
+from datamodules.faces import DETECTORS, face_source
 from datamodules.facs import LANDMARKS, au_number
 from datamodules.jobs import run_jobs
 from datamodules.raw.records import TRUTH, RawDataset
@@ -115,7 +115,8 @@ def prepare(
             Nothing that was there is changed, and finished shards are kept for the next attempt.
     """
     started = time.perf_counter()
-    _check_settings(preset, size, failures, workers)
+    _check_settings(preset, size, detector, failures, workers)
+    clips = raw.clips()  # first of all: a wrong root would read as a dataset without faces
     source = face_source(faces, raw, detector)
     crop = PRESETS[preset or _USUAL[source.gives]]
     if source.gives not in _SUFFICES[crop.needs]:
@@ -126,9 +127,9 @@ def prepare(
         )
     side = size or crop.size
     shards: dict[str, list[str]] = defaultdict(list)
-    for clip in raw.clips():
+    for clip in clips:
         shards[raw.shard(clip)].append(clip)
-    sources = {shard: _digest(*map(raw.fingerprint, clips)) for shard, clips in shards.items()}
+    sources = {shard: _digest(*map(raw.fingerprint, names)) for shard, names in shards.items()}
     identity = {
         "version": VERSION,
         "dataset": raw.name,
@@ -155,7 +156,7 @@ def prepare(
     try:
         with filelock.FileLock(work / "lock", timeout=0), _room(work):
             _check_work(work, identity)
-            counts = {shard: sum(map(raw.count, clips)) for shard, clips in shards.items()}
+            counts = {shard: sum(map(raw.count, names)) for shard, names in shards.items()}
             todo = [(shard, shards[shard], sources[shard]) for shard in sources]
             todo = [item for item in todo if not _finished(work, item[0], item[2])]
             todo.sort(key=lambda item: -counts[item[0]])  # no long shard is left for the end
@@ -179,9 +180,11 @@ def prepare(
     return _summary(out, times, started)
 
 
-def _check_settings(preset: str | None, size: int | None, failures: str, workers: int) -> None:
+def _check_settings(preset: str | None, size: int | None, detector: str, failures: str, workers: int) -> None:
     if preset is not None and preset not in PRESETS:
         raise DataError(f"there is no crop preset {preset!r}", f"choose from {', '.join(PRESETS)}")
+    if detector not in DETECTORS:
+        raise DataError(f"there is no detector {detector!r}", f"choose from {', '.join(DETECTORS)}")
     if failures not in ("nearest", "drop"):
         raise DataError(f"failures={failures!r} is unknown", "choose nearest or drop")
     if (size is not None and size < 16) or workers < 0:

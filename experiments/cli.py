@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from datamodules.disfa import DISFA, DISFAPlus
 from datamodules.mixture import Mixture
 from datamodules.multi_pie import MultiPIE
 from datamodules.synth_facs import SynthFACS
+from experiments.terminal import innermost
 from lightning_modules import BaselineAU, RENet
 from lightning_modules.base import AUModule
 
@@ -164,23 +164,6 @@ class SuiteCLI(LightningCLI):
         """The whole configuration with defaults, resolved, in plain types."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {k: v for k, v in yaml.safe_load(text).items() if k != "config"}
-
-
-def innermost(error: BaseException) -> str:
-    """The dotted key and the cause in a parser error, whose text is an indented tree of attempts."""
-    noise = ("Given value", "Subtypes", "Errors:", "Expected a <class 'NoneType'>", "Does not validate", "Problem with")
-    keys: list[str] = []
-    causes: list[str] = []
-    for line in (line.strip(" -") for line in str(error).splitlines()):
-        if found := re.match(r'Parser key "([^"]+)":?(.*)', line):
-            keys.append(found[1])
-            line = found[2].strip()
-        elif found := re.match(r"Option '([^']+)' is not accepted", line):
-            keys.append(found[1])
-            line = "no such argument"
-        if line and not line.startswith(noise):
-            causes.append(re.sub(r"<class '([^']+)'>|typing\.", r"\1", line))
-    return ": ".join([".".join(keys), *causes[:1]] if keys else causes[:1])
 
 
 def normalise(argv: list[str]) -> list[str]:

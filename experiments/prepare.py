@@ -22,7 +22,7 @@ from datamodules.raw.records import RawDataset
 from datamodules.raw.registry import RAW
 from datamodules.synth.roots import PREFIX, parse_root
 from datamodules.synth.synth_facs import SynthFACSSource
-from experiments.terminal import exit_with, first_line
+from experiments.terminal import exit_with, first_line, innermost
 
 SYNTH = SynthFACSSource.name
 SETTINGS = set(inspect.signature(prepare).parameters) - {"raw", "progress"}
@@ -59,7 +59,7 @@ def parse(argv: list[str]) -> tuple[str, dict[str, Any]]:
     try:
         arguments = parser.parse_args(list(_listed(argv)))
     except ArgumentError as error:
-        raise DataError(" ".join(str(error).split()), "`prepare.py DATASET --help` lists the options") from error
+        raise DataError(innermost(error), "`prepare.py DATASET --help` lists the options") from error
     return arguments.dataset, arguments[arguments.dataset].as_dict()
 
 

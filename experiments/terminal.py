@@ -1,5 +1,6 @@
-"""How every command ends: its own exit code, or two lines that say what is wrong and what to do."""
+"""What commands say on the terminal: how they end, and two lines for what is wrong and what to do."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -30,3 +31,26 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
 def first_line(command: object) -> str:
     """First line of a docstring: what a list of commands says of each."""
     return (command.__doc__ or "").partition("\n")[0]
+
+
+def innermost(error: BaseException) -> str:
+    """The dotted key and the cause in a parser error, whose text is an indented tree of attempts."""
+    noise = ("Given value", "Subtypes", "Errors:", "Expected a <class 'NoneType'>", "Does not validate", "Problem with")
+    keys: list[str] = []
+    causes: list[str] = []
+    given = ""
+    for line in (line.strip(" -") for line in str(error).splitlines()):
+        if found := re.match(r'Parser key "([^"]+)":?(.*)', line):
+            keys.append(found[1])
+            line = found[2].strip()
+        elif found := re.match(r"Option '([^']+)' is not accepted", line):
+            keys.append(found[1])
+            line = "no such argument"
+        if line.startswith("Given value:"):
+            given = line.removeprefix("Given value:").strip()
+        if line and not line.startswith(noise):
+            causes.append(re.sub(r"<class '([^']+)'>|typing\.", r"\1", line))
+    cause = causes[0] if causes else ""
+    if given not in cause:
+        cause += f". Got value: {given}"
+    return ": ".join([".".join(keys), cause] if keys else [cause])

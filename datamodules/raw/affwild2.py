@@ -92,7 +92,9 @@ _OTHER_SIDE: dict[str, Literal["", "left", "right"]] = {"left": "right", "right"
 
 
 class AffWild2Raw:
-    """Aff-Wild2 as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a face track.
+    """Aff-Wild2: action units or expressions of an ABAW competition.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a face track.
 
     Args:
         root: Folder with the layout above.

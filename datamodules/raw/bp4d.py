@@ -95,7 +95,9 @@ class FolderPictures:
 
 
 class BP4DRaw:
-    """BP4D as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a sequence.
+    """BP4D: pictures of eight tasks, occurrence of AUs, intensity of five.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a sequence.
 
     Args:
         root: Folder with the layout of this module.

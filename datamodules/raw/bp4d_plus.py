@@ -84,7 +84,9 @@ class ZipPictures:
 
 
 class BP4DPlusRaw(BP4DRaw):
-    """BP4D+ as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a sequence.
+    """BP4D+: pictures of four coded tasks, occurrence of AUs, intensity of five.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a sequence.
 
     Args:
         root: Folder with the layout of this module.

@@ -55,7 +55,9 @@ _BOX_LINE = re.compile(r"(?:(?P<part>train|test)/)?(?P<folder>\w+)/(?P<image>\d+
 
 
 class CAERSRaw:
-    """CAER-S as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a part and class.
+    """CAER-S: stills of television scenes in seven expressions.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a part and class.
 
     Args:
         root: Folder with the layout above.

@@ -44,7 +44,9 @@ _LANDMARK_FILE = re.compile(r"SN\d{3}_(?P<from0>\d{4,})_lm\.mat|l(?P<from1>\d{5,
 
 
 class DISFARaw:
-    """DISFA as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a subject.
+    """DISFA: one video a subject, landmarks, intensities of 12 AUs.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a subject.
 
     Args:
         root: Folder with the layout above.

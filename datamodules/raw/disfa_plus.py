@@ -37,7 +37,9 @@ _RESTORE = "restore the label file from the archive"
 
 
 class DISFAPlusRaw:
-    """DISFA+ as it lies on disk; implements `datamodules.raw.records.RawDataset` with one clip a session.
+    """DISFA+: pictures of posed sessions, intensities of 12 AUs.
+
+    Implements `datamodules.raw.records.RawDataset` with one clip a session.
 
     Args:
         root: Folder with the layout of this module.

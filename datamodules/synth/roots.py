@@ -33,7 +33,7 @@ PREFIX = "synth:"
 _DATASETS = ("synth_facs", *TWINS)
 # Not of a rendering: where it goes, and what only real archives have.
 _NOT_KEYS = {"self", "out", "root", "workers", "progress", "with_faults", "edition", "boxes"}
-_CODE = ("synth", "raw", "faces", "align.py", "presets.yaml", "facs.py", "prepare.py", "store.py")
+_CODE = ("synth", "raw", "faces", "align.py", "presets.yaml", "facs.py", "prepare.py", "shards.py", "store.py")
 
 
 class SynthRoot(NamedTuple):

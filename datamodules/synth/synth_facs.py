@@ -15,7 +15,7 @@ from datamodules.synth.clips import render_clip
 
 
 class SynthFACSSource:
-    """A `RawDataset` of rendered faces with AUs 1 2 4 5 6 7 9 10 12 14 15 17 20 23 24 25 26.
+    """Rendered faces, a `RawDataset`: AUs 1 2 4 5 6 7 9 10 12 14 15 17 20 23 24 25 26.
 
     Args:
         subjects: How many; identities teach more than frames do, so prefer many subjects with few frames each.

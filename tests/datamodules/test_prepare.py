@@ -304,7 +304,7 @@ def test_presets_that_need_more_than_is_given_are_refused_before_any_work(
     tmp_path: Path, delivers: Literal["box", "crop"], preset: str, named: str
 ) -> None:
     class Untouched(Source):
-        def clips(self) -> list[str]:
+        def check(self) -> None:
             raise AssertionError
 
     with pytest.raises(

@@ -26,6 +26,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("synth:synth_facs?coder_noise=1", "coder_noise"),
         ("synth:disfa?rates=published", "rates"),
         ("synth:disfa?subjects=99", "99"),
+        ("synth:disfa?preset=round", "round"),
+        ("synth:bp4d?with_faults=true", "with_faults"),
         ("no/such/store", "no/such/store"),
     ],
 )
@@ -38,14 +40,24 @@ def test_bad_roots_are_named_without_rendering(root: str, named: str, cache: Pat
 
 
 def test_settings_are_read_and_defaults_filled_in() -> None:
-    dataset, options = parse_root("synth:synth_facs?subjects=7&rates=published&coder_noise=false")
-    assert dataset == "synth_facs"
+    root = parse_root("synth:synth_facs?subjects=7&rates=published&coder_noise=false")
+    assert root.dataset == "synth_facs"
+    options = root.twin
     assert (options["subjects"], options["rates"], options["coder_noise"], options["seed"]) == (
         7,
         "published",
         False,
         0,
     )
+
+
+def test_settings_reach_the_twin_its_parser_and_the_crop() -> None:
+    root = parse_root("synth:affwild2?release=abaw1&track=expr&frames=30&preset=aunet")
+    assert (root.twin["release"], root.twin["frames"]) == ("abaw1", 30)
+    assert (root.raw["release"], root.raw["track"]) == ("abaw1", "expr")
+    assert "track" not in root.twin
+    assert root.preset == "aunet"
+    assert parse_root("synth:multi_pie?cameras=05_1,14_0&shots=0").raw == {"cameras": ["05_1", "14_0"], "shots": [0]}
 
 
 def test_a_root_renders_once_and_its_settings_choose_the_place(cache: Path) -> None:
