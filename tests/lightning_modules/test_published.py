@@ -176,6 +176,10 @@ def test_missing_and_superfluous_tensors_are_listed():
     del state["predictor.3.bias"]
     with pytest.raises(ModelError, match=r"lacks predictor\.3\.bias"):
         load_published("aunet_head", state)
+    with pytest.raises(ModelError, match=r"has more than this network: l2\.bias$"):
+        load_published("fan", fan_state() | {"l2.bias": torch.zeros(5)}, **SMALL)
+    with pytest.raises(ModelError, match=r"l0\.bias"):  # beside the fan.l0.bias that belongs
+        load_published("fan", under("fan.", fan_state()) | {"l0.bias": torch.zeros(5)}, **SMALL)
     with pytest.raises(ModelError, match="optimizer"):
         load_published("fan", whole(head_state()) | {"optimizer.step": torch.zeros(1)}, **SMALL)
 
