@@ -54,6 +54,7 @@ _VOTE = 1.0  # seconds of sequence that share a vote
 _LEAST_VOTES = 20  # of all sequences together, below which nothing is said
 _CLIP = 4.0  # standard deviations beyond which a change is a landmark that jumped
 _RIDGE = 1e-2
+_CALIBRATION = 5000  # votes that are enough to find the temperature
 _TEMPERATURES = np.geomspace(0.003, 0.2, 20)
 
 
@@ -192,25 +193,27 @@ def estimate(recordings: Sequence[Recording], fps: float) -> Alignment | None:
     if changes is None:
         return None
     own = np.stack([_second_moments(y, x) for y, x in changes])
+    inverse = _inverse_of_others(own)
     cross = np.stack([_cross_moments(y, x, lags) for y, x in changes])
     power = np.stack([np.nansum(np.square(y), axis=0) for y, _ in changes])
-    explained = np.stack([_explained(own, cross[:, d]).sum(axis=0) for d in range(len(lags))]) / power.sum(axis=0)
-    fit = explained @ power.sum(axis=0) / power.sum()
+    gains = [_gain(own, cross[:, d], _models(inverse, cross[:, d])) for d in range(len(lags))]
+    explained = np.stack(gains) / power.sum(axis=0)
+    fit = np.stack(gains).sum(axis=1) / power.sum()
     best = int(np.argmax(fit))
     if fit[best] <= 0:
         return None
     noise = np.sqrt(np.clip(1 - explained[best], 0.05, 1))
-    models = _models(own, cross[:, best])
+    models = _models(inverse, cross[:, best])
     scores = [
         _scores(y / noise, x @ model / noise, reach, round(_VOTE * fps))
         for (y, x), model in zip(changes, models, strict=True)
     ]
     if sum(map(len, scores)) < _LEAST_VOTES:
         return None
-    votes = _vote(scores, best, JITTER * fps)
+    evidence = _evidence(scores, best, JITTER * fps)
     return Alignment(
-        common=judge(np.sum([vote.sum(axis=0) for vote in votes], axis=0), lags, 0, COMMON_TOLERANCE * fps),
-        sequences=[judge(vote.sum(axis=0), lags, int(lags[best]), TOLERANCE * fps) for vote in votes],
+        common=judge(evidence.sum(axis=0), lags, 0, COMMON_TOLERANCE * fps),
+        sequences=[judge(one, lags, int(lags[best]), TOLERANCE * fps) for one in evidence],
         lags=lags,
         fit=fit,
         explained=explained[best],
@@ -289,17 +292,20 @@ def _cross_moments(y: np.ndarray, x: np.ndarray, lags: np.ndarray) -> np.ndarray
     return moments
 
 
-def _models(own: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """(S, P, K) least-squares models, each of all sequences but one; from moments (S, P, P) and (S, P, K)."""
-    others = own.sum(axis=0) - own
-    ridge = _RIDGE * np.trace(own.sum(axis=0)) / own.shape[1]
-    return np.linalg.solve(others + ridge * np.eye(own.shape[1]), cross.sum(axis=0, dtype=np.float64) - cross)
+def _inverse_of_others(own: np.ndarray) -> np.ndarray:
+    """(S, P, P) second moments -> inverse of the sum of all but each, with a ridge."""
+    total = own.sum(axis=0)
+    return np.linalg.inv(total - own + _RIDGE * np.trace(total) / len(total) * np.eye(len(total)))
 
 
-def _explained(own: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """(S, K) by how much the other sequences' models lessen the sum of squares of each sequence's distances."""
-    models = _models(own, cross)
-    return 2 * (models * cross).sum(axis=1) - (models * (own @ models)).sum(axis=1)
+def _models(inverse: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """(S, P, K) least-squares models, each of all sequences but one; ``cross`` (S, P, K) at one lag."""
+    return inverse @ (cross.sum(axis=0, dtype=np.float64) - cross)
+
+
+def _gain(own: np.ndarray, cross: np.ndarray, models: np.ndarray) -> np.ndarray:
+    """(K,) by how much the models lessen the sum of squares of distances in the sequences that they have not seen."""
+    return (2 * models * cross - models * (own @ models)).sum(axis=(0, 1))
 
 
 def _scores(y: np.ndarray, expected: np.ndarray, reach: int, size: int) -> np.ndarray:
@@ -322,16 +328,19 @@ def _scores(y: np.ndarray, expected: np.ndarray, reach: int, size: int) -> np.nd
     return np.add.reduceat(score, starts, axis=0)
 
 
-def _vote(scores: list[np.ndarray], best: int, jitter: float) -> list[np.ndarray]:
-    """Log votes (B, D) of each sequence against uniform ones, tempered so that all of them predict lag ``best``."""
+def _evidence(scores: list[np.ndarray], best: int, jitter: float) -> np.ndarray:
+    """(S, D) log of the product of each sequence's votes, tempered so that all votes predict lag ``best``."""
     every = np.concatenate(scores)
-    likelihood = [_log_votes(every, temperature, jitter)[:, best].sum() for temperature in _TEMPERATURES]
+    some = every[:: 1 + len(every) // _CALIBRATION]
+    likelihood = [_log_votes(some, temperature, jitter)[:, best].sum() for temperature in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmax(likelihood))])
-    return [_log_votes(score, temperature, jitter) for score in scores]
+    return np.stack([_log_votes(score, temperature, jitter).sum(axis=0) for score in scores])
 
 
 def _log_votes(scores: np.ndarray, temperature: float, jitter: float) -> np.ndarray:
     """(B, D) scores -> log of the pieces' votes over lags, times D: 0 for a vote that says nothing."""
+    if not len(scores):
+        return scores
     share = np.exp(temperature * (scores - scores.max(axis=1, keepdims=True)))
     share /= share.sum(axis=1, keepdims=True)
     blurred = scipy.ndimage.gaussian_filter1d(share, jitter, axis=1, mode="nearest")

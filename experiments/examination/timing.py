@@ -50,7 +50,9 @@ def look(case: Case) -> Timing:
     fps = _frames_a_second(case)
     clips = [clip for clip in case.clips if _is_video(case, *clip, fps)]
     if not clips:
-        return Timing([], [], fps, None, "still images, or too short: nothing moves")
+        still = all(end - start == 1 for start, end in case.clips)
+        why = "still images" if still else f"no sequence has {_LEAST:g} s without gaps; 12 s are usually enough"
+        return Timing([], [], fps, None, why)
     columns = [
         column for column in case.store.columns if (case.store.label(column) >= 0).mean() >= _CODED * _labelled(case)
     ]
