@@ -22,9 +22,9 @@ class CAERS(StoreDataModule):
         root: Store made by ``prepare.py caer_s``, or ``synth:caer_s?...``.
         fold: 1 holds out pictures of the archive's folder ``test``; 0 holds out none.
         aus: Empty, since none are coded.
-        protocol: ``70/10/20``: the folder ``train`` trains, of ``test`` a third of each class, drawn by ``seed``,
-            validates, the rest is held out. ``train_val``: all of ``test`` is held out, ``val_subjects`` of each class
-            of ``train`` validate.
+        protocol: ``70/10/20``: the folder ``train`` trains, of ``test`` a third of each class, the same for every
+            ``seed``, validates, the rest is held out. ``train_val``: all of ``test`` is held out, ``val_subjects`` of
+            each class of ``train`` validate.
         val_subjects: Pictures, or share of them, of each class. With ``70/10/20`` any number; 0 lets the third train.
         **settings: See `datamodules.base.AUDataModule`.
     """
@@ -72,8 +72,10 @@ class CAERS(StoreDataModule):
         """(N,) train, val or test: the side of each row."""
         folder = store.splits[store.split_code]
         side = np.where((folder == "test") & (self.fold > 0), "test", "train").astype("<U5")
-        source, count = ("test", VALIDATION_THIRD) if self.protocol == "70/10/20" else ("train", self.val_subjects)
-        generator = np.random.default_rng(self.seed)
+        source, count, seed = ("train", self.val_subjects, self.seed)
+        if self.protocol == "70/10/20":
+            source, count, seed = ("test", VALIDATION_THIRD, 0)  # all seeds of a run test the same pictures
+        generator = np.random.default_rng(seed)
         for k in range(len(store.manifest["expressions"])):
             rows = np.flatnonzero((folder == source) & (self.labels["expression"] == k))
             chosen = generator.permutation(rows)[: number_of(count, len(rows))]
