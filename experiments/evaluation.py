@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from experiments.ledgers import Experiment, FoldRun
+from experiments.ledgers import Experiment, FoldRun, persons
 from lightning_modules.common.metrics import (
     INTENSITY_METRICS,
     OCCURRENCE_METRICS,
@@ -79,7 +79,7 @@ class Evaluation:
     Attributes:
         aus: The A action units, ascending.
         folds: The F finished folds.
-        subjects: Fold -> held-out subjects, sorted.
+        subjects: Fold -> held-out subjects, sorted; `dataset/subject` where the ledger names the dataset.
         frames: Fold -> number of frames in the ledger.
         metrics: Metric -> scores; the trivial predictors are among them under their own names.
         known: (A,) frames with a known label, all folds; `positives` (A,) those with the AU (level 1 or more).
@@ -280,7 +280,7 @@ class _Seed:
         for fold in self.folds:
             run = runs[fold]
             frame = run.ledger(ledger)
-            code, names = pd.factorize(frame["subject"], sort=True)
+            code, names = pd.factorize(persons(frame), sort=True)
             codes.append(code + len(self.subjects))
             self.subjects += [(fold, str(name)) for name in names]
             columns.append(_columns(run, frame, ledger, aus, thresholds, tasks))

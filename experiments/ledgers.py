@@ -66,6 +66,12 @@ class FoldRun:
             return dict(arrays)
 
 
+def persons(ledger: pd.DataFrame) -> pd.Series:
+    """Who is in each row, `dataset/subject`: two datasets of a mixture may call different people by the same name."""
+    subject = ledger["subject"].astype(str)
+    return ledger["dataset"].astype(str) + "/" + subject if "dataset" in ledger else subject
+
+
 @dataclass(frozen=True)
 class Experiment:
     """All folds and seeds of one run name; `incomplete` are folders without `DONE`."""

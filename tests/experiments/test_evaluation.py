@@ -154,6 +154,23 @@ def test_single_subject_has_no_interval(tmp_path: Path, write_fold: Writer) -> N
     assert evaluation.metrics["f1"].fold_mean.value[-1] == 1
 
 
+def test_people_of_two_datasets_with_one_name_are_two(tmp_path: Path, write_fold: Writer) -> None:
+    """F001 of BP4D and F001 of BP4D+ are drawn apart: with two people, half of the resamples hold one of them alone."""
+    ledger = {
+        "dataset": ["bp4d", "bp4d", "bp4d_plus", "bp4d_plus"],
+        "subject": ["F001"] * 4,
+        "AU01_true": [1, 1, 1, 0],
+        "AU01_prob": [0.9, 0.9, 0.1, 0.9],
+    }
+    write_fold(tmp_path / "run", 1, ledger)
+    evaluation = evaluate(load_experiment(tmp_path / "run"), resamples=400)
+    assert evaluation.subjects == {1: ["bp4d/F001", "bp4d_plus/F001"]}
+    assert evaluation.subject_f1.ravel().tolist() == [1, 0]
+    draws = evaluation.metrics["f1"].fold_mean.draws[:, 0]
+    assert set(np.round(draws, 6)) == {0, round(2 / 3, 6), 1}  # tp 2, fp 1, fn 1 with both
+    assert np.mean(draws == 1) == pytest.approx(0.25, abs=0.07)
+
+
 def test_comparison_is_paired(tmp_path: Path, write_fold: Writer, random_ledger: Writer) -> None:
     for fold in (1, 2):
         write_fold(tmp_path / "good", fold, random_ledger(fold, skill=3))
