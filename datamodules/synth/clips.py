@@ -121,10 +121,6 @@ class Clip:
             sensor_rng=stream(*self._key, Purpose.SENSOR, index),
         )
 
-    def portrait(self, levels: Mapping[int, float]) -> SynthFrame:
-        """The subject from the front with the given AU levels (0..5), eyes open and nothing in the way."""
-        return self.still(levels)
-
     def still(
         self,
         levels: Mapping[int, float],

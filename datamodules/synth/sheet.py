@@ -18,7 +18,7 @@ def contact_sheet(subjects: int, seed: int, size: int) -> np.ndarray:
     rows = []
     for subject in range(1, subjects + 1):
         clip = Clip(subject, seed=seed, size=size)
-        rows.append(np.hstack([clip.portrait({au: 5.0}).image for au in (0, *SYNTH_AUS)]))
+        rows.append(np.hstack([clip.still({au: 5.0}).image for au in (0, *SYNTH_AUS)]))
     caption = np.full((18, rows[0].shape[1], 3), 255, np.uint8)
     for k, text in enumerate(["neutral", *(f"AU{au}" for au in SYNTH_AUS)]):
         cv2.putText(caption, text, (k * size + 8, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)

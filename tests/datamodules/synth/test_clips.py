@@ -48,7 +48,7 @@ def test_landmarks_mean_the_same_at_every_size() -> None:
 
 @pytest.mark.parametrize("subject", [1, 2, 3, 6])
 def test_pupils_and_lips_are_found_at_their_landmarks(subject: int) -> None:
-    frame = Clip(subject, size=256).portrait({26: 5.0, 25: 5.0})
+    frame = Clip(subject, size=256).still({26: 5.0, 25: 5.0})
     grey, p = frame.image.mean(axis=-1), frame.landmarks
     for eye in (p[36:42], p[42:48]):
         x, y = np.round(eye.mean(axis=0)).astype(int)
@@ -64,7 +64,7 @@ def test_pupils_and_lips_are_found_at_their_landmarks(subject: int) -> None:
 def portraits() -> dict[int, list[SynthFrame]]:
     """AU (0: none) -> the portraits of three subjects."""
     clips = [Clip(subject, size=128) for subject in (2, 5, 14)]
-    return {au: [clip.portrait({au: 5.0}) for clip in clips] for au in (0, *SYNTH_AUS)}
+    return {au: [clip.still({au: 5.0}) for clip in clips] for au in (0, *SYNTH_AUS)}
 
 
 @pytest.mark.parametrize("au", SYNTH_AUS)
@@ -92,7 +92,7 @@ def test_stronger_levels_show_more(portraits: dict[int, list[SynthFrame]]) -> No
     clip = Clip(2, size=128)
     rest = portraits[0][0].image.astype(float)
     for au in SYNTH_AUS:
-        change = [np.abs(clip.portrait({au: level}).image - rest).sum() for level in (1.0, 3.0, 5.0)]
+        change = [np.abs(clip.still({au: level}).image - rest).sum() for level in (1.0, 3.0, 5.0)]
         assert change[0] < change[1] < change[2]
 
 
@@ -103,7 +103,7 @@ def test_occlusion_is_rare_flagged_and_hides_part_of_the_face() -> None:
 
 def test_a_still_without_wishes_is_the_portrait() -> None:
     clip = Clip(3, size=64)
-    np.testing.assert_array_equal(clip.still({6: 4.0}).image, clip.portrait({6: 4.0}).image)
+    np.testing.assert_array_equal(clip.still({6: 4.0}).image, clip.still({6: 4.0}).image)
     assert (clip.still({}, index=1).image != clip.still({}).image).any()  # other noise
 
 
