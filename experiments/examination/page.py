@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 from datamodules.store import Flag
 from experiments.examination.alignment import DISTANCES, Alignment
 from experiments.examination.findings import Case, Result, plural
-from experiments.examination.timing import Timing
+from experiments.examination.timing import Timing, percent
 
 CROPS, FLAGGED = 24, 8  # crops without a flag, and with each
 #: Colours of Okabe & Ito that tell apart in every kind of colour vision.
@@ -268,7 +268,7 @@ def lags(timing: Timing, alignment: Alignment) -> Plot:
         axes.plot(lag.lag, y, "o", color=colour, markersize=4)
         if lag.off >= 0.5:
             axes.annotate(
-                f"off: {lag.off:.1%}", (lag.high, y), (5, -3), textcoords="offset points", fontsize=8, color=colour
+                f"off: {percent(lag.off)}", (lag.high, y), (5, -3), textcoords="offset points", fontsize=8, color=colour
             )
     axes.set_yticks(range(len(order)), [timing.names[k] for k in order], fontsize=8)
     axes.set_ylim(len(order) - 0.5, -0.5)

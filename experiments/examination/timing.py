@@ -7,6 +7,7 @@ import numpy as np
 
 from datamodules.store import Flag
 from experiments.examination.alignment import (
+    COMMON_TOLERANCE,
     REACH,
     SURE,
     Alignment,
@@ -77,12 +78,17 @@ def findings(timing: Timing) -> Iterator[Finding]:
             f"all labels come {_words(common, fps)}" if common.unrelated < 0.5 else _UNRELATED,
             "compare the frame numbers of labels and pictures; some raw datasets have an option frame_offset",
         )
+    elif common.low > 0 or common.high < 0:
+        yield note(
+            f"all labels come {_words(common, fps)}: coders' habits may explain up to {COMMON_TOLERANCE:g} s, but so would "
+            "numbers of labels and pictures that begin differently"
+        )
     judged = 0
     for name, row, lag in zip(timing.names, timing.rows, alignment.sequences, strict=True):
         judged += lag.high - lag.low <= fps
         others = " against the other sequences" if common.off >= SURE else ""
         if lag.unrelated >= max(SUSPECT, SURE if lag.off >= SURE else 0):
-            what, remedy = f"{name}: {_UNRELATED} (sure to {_percent(lag.off)})", _OTHER_FILE
+            what, remedy = f"{name}: {_UNRELATED} (sure to {percent(lag.off)})", _OTHER_FILE
         else:
             what, remedy = f"{name}: labels come {_words(lag, fps)}{others}", _SHIFTED
         if lag.off >= SURE:
@@ -103,7 +109,8 @@ _SHIFTED = "compare the label file with the archive's: rows at its beginning may
 def _words(lag: Lag, fps: float) -> str:
     how = "late" if lag.lag < 0 else "early"
     frames = plural(abs(lag.lag), "frame")
-    return f"{frames} ({abs(lag.lag) / fps:.2g} s) {how} (99 %: {_interval(lag)} frames; sure to {_percent(lag.off)})"
+    sure = f"; sure to {percent(lag.off)}" if lag.off >= SUSPECT else ""
+    return f"{frames} ({abs(lag.lag) / fps:.2g} s) {how} (99 %: {_interval(lag)} frames{sure})"
 
 
 def _interval(lag: Lag) -> str:
@@ -111,7 +118,7 @@ def _interval(lag: Lag) -> str:
     return f"{lag.low:+d}" if lag.low == lag.high else f"{lag.low:+d} to {lag.high:+d}"
 
 
-def _percent(probability: float) -> str:
+def percent(probability: float) -> str:
     """Without rounding to 100 %."""
     return "more than 99.99 %" if probability > 0.9999 else f"{100 * probability:.2f} %"
 

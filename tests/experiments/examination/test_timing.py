@@ -122,3 +122,11 @@ def test_a_lag_of_the_whole_dataset_is_told_once() -> None:
     (fault,) = verdict(looked(common, SURE, SURE), "fault")
     assert fault.what.startswith("all labels come 10 frames (0.5 s) early")
     assert "frame_offset" in fault.remedy
+
+
+def test_a_small_lag_of_the_whole_dataset_is_noted() -> None:
+    given = looked(Lag(lag=-1, low=-2, high=-1, off=0.0001, unrelated=0.0), SURE)
+    assert verdict(given, "fault") == []
+    (noted,) = verdict(given, "note")
+    assert noted.what.startswith("all labels come 1 frame (0.05 s) late (99 %: -2 to -1 frames): coders' habits")
+    assert verdict(looked(SURE, SURE), "note") == []
