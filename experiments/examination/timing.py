@@ -80,8 +80,8 @@ def findings(timing: Timing) -> Iterator[Finding]:
         )
     elif common.low > 0 or common.high < 0:
         yield note(
-            f"all labels come {_words(common, fps)}: coders' habits may explain up to {COMMON_TOLERANCE:g} s, but so would "
-            "numbers of labels and pictures that begin differently"
+            f"all labels come {_words(common, fps)}: coders' habits may explain up to {COMMON_TOLERANCE:g} s, but "
+            "so would numbers of labels and pictures that begin differently"
         )
     judged = 0
     for name, row, lag in zip(timing.names, timing.rows, alignment.sequences, strict=True):
