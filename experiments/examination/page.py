@@ -187,6 +187,8 @@ def prevalence(case: Case) -> Plot:
             name = column.replace("_intensity", f" ≥ {least}" if column.endswith("_intensity") else "")
             series.append((name, np.where(values < 0, np.nan, values >= least)))
     series = [(name, values) for name, values in series if np.isfinite(values).any()]
+    never = [name for name, values in series if not np.nansum(values)]
+    series = [(name, values) for name, values in series if name not in never]
     sides = sorted({str(side) for side in case.side}) if any(case.side) else []
     people = len(store.subjects) <= len(store) / 2
     figure = Figure(figsize=(9, 0.8 + 0.34 * max(len(series), 1)), layout="constrained")
@@ -210,8 +212,11 @@ def prevalence(case: Case) -> Plot:
     axes.grid(axis="both", color=_LINE, linewidth=0.8)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     _plain(axes)
-    caption = "Prevalence: share of the rows in which a label is known that show it"
-    return Plot(caption + (", by part and subject." if people else ", by part."), _svg(figure))
+    caption = "Prevalence: share of the rows in which a label is known that show it" + (
+        ", by subject" if people else ""
+    )
+    caption += ", and by part." if sides else "."
+    return Plot(caption + (f" Never shown: {', '.join(never)}." if never else ""), _svg(figure))
 
 
 def _shares(values: np.ndarray, code: np.ndarray, count: int) -> np.ndarray:

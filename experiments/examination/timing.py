@@ -46,14 +46,14 @@ class Timing(NamedTuple):
 
 def look(case: Case) -> Timing:
     """Estimate the lags of a store."""
+    if all(end - start == 1 for start, end in case.clips):
+        return Timing([], [], _FPS, None, "still images")
     if case.has(Flag.NO_LANDMARKS).all():
         return Timing([], [], _FPS, None, "no landmarks; prepare --faces detect finds some")
     fps = _frames_a_second(case)
     clips = [clip for clip in case.clips if _is_video(case, *clip, fps)]
     if not clips:
-        still = all(end - start == 1 for start, end in case.clips)
-        why = "still images" if still else f"no sequence has {_LEAST:g} s without gaps; 12 s are usually enough"
-        return Timing([], [], fps, None, why)
+        return Timing([], [], fps, None, f"no sequence has {_LEAST:g} s without gaps; 12 s are usually enough")
     columns = [
         column for column in case.store.columns if (case.store.label(column) >= 0).mean() >= _CODED * _labelled(case)
     ]

@@ -90,6 +90,17 @@ def test_landmarks_are_drawn_where_the_picture_shows_them(make_store: Callable[.
     assert page._crop(case, 0).labels == ""
 
 
+def test_prevalence_of_labels_that_occur(make_store: Callable[..., FrameStore]) -> None:
+    columns = ["AU12_intensity", "AU15_intensity"]
+    clips = {"SN001": whole("SN001", 3), "SN002": whole("SN002", 5)}
+    for record in clips["SN001"]:
+        record.labels["AU15_intensity"] = 0
+    plot = page.prevalence(Case(make_store(clips, delivers="crop", label_columns=columns)))
+    assert "AU12 ≥ 2" in plot.svg
+    assert "AU15" not in plot.svg
+    assert plot.caption.endswith("by subject, and by part. Never shown: AU15 ≥ 2.")
+
+
 def test_shares_by_group() -> None:
     values = np.array([1, 0, np.nan, 1, 1, np.nan])
     shares = page._shares(values, np.array([0, 0, 0, 1, 3, 2]), 3)
