@@ -22,6 +22,7 @@ FACTS = {
     "frame_set": "all",
     "folds": 3,
 }
+BP4D = FACTS | {"aus": list(BY_ID["renet_t1_renet"].aus), "label_threshold": None, "camera": None, "split": "3fold"}
 
 
 def test_ids_are_unique() -> None:
@@ -56,6 +57,78 @@ def test_rows_stand_in_the_paper(shared: Path) -> None:
         assert "\t".join(cells) in plain, row.id
 
 
+def printed(text: str, number: str) -> dict[str, list[str]]:
+    """A pipe table of AUNet: method -> its cells, the mean last, as they stand there but for markup."""
+    lines = text[text.index(f"TABLE {number}:") :].split("\n\n")[1].splitlines()
+    cells = [[re.sub(r"</?[bu]>|\[\d+\]", "", cell).strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = [row for row in cells if re.match(r"AU\d|Avg", row[0])]
+    return {method: [row[place] for row in rows] for place, method in enumerate(cells[0]) if place}
+
+
+AUNET = {3: "III", 4: "IV", 5: "V", 7: "VII", 8: "VIII", 9: "IX", 13: "XIII", 14: "XIV"}
+
+
+def test_columns_of_aunet_stand_in_the_paper(shared: Path) -> None:
+    text = (shared / "papers" / "aunet.txt").read_text()
+    for number, roman in AUNET.items():
+        columns = printed(text, roman)
+        rows = {row.method: row for row in ROWS if (row.paper, row.table) == ("aunet", number) and row.values}
+        assert rows.keys() == columns.keys()
+        for method, cells in columns.items():
+            typed = [f"{100 * value:.1f}" for value in [*rows[method].values.values(), rows[method].mean]]
+            damaged = [cell for cell, value in zip(cells, typed, strict=True) if cell != value]
+            assert damaged == (["4104"] if rows[method].id == "aunet_t14_resnet18" else []), rows[method].id
+    assert "4104 and read as 41.4" in BY_ID["aunet_t14_resnet18"].notes
+    for mean in ("61.5%", "65.0% vs. 65.5%", "| 64.5        |"):  # rows without cells
+        assert mean in text
+
+
+def test_means_that_aunet_misprints() -> None:
+    wrong = {row.id: round(100 * row.recomputed, 1) for row in ROWS if row.paper == "aunet" and row.recomputed}
+    assert wrong == {
+        **{"aunet_t3_jaa": 62.7, "aunet_t7_aufan": 62.0, "aunet_t9_autdn": 37.6},
+        **{"aunet_t13_drml": 47.7, "aunet_t13_jaa": 61.6, "aunet_t13_srerl": 62.9, "aunet_t14_drml": 26.1},
+    }
+
+
+def test_what_the_text_of_aunet_claims() -> None:
+    def gain(table: int, of: str, over: str) -> float:
+        return round(100 * (BY_ID[f"aunet_t{table}_{of}"].mean - BY_ID[f"aunet_t{table}_{over}"].mean), 1)
+
+    assert [gain(table, "auvae", "aufan") for table in (7, 8, 9)] == [0.6, 3.1, 4.9]
+    assert [gain(7, "aunet", "autdn"), gain(8, "aunet", "auvae"), gain(9, "aunet", "auvae")] == [0.6, 0.2, 2.5]
+    assert gain(7, "autdn", "aufan") == 2.2
+    # The text says 0.6 and 1.8 of the next two, and a row each says so.
+    assert [gain(table, "autdn", "aufan") for table in (8, 9)] == [0.8, 1.7]
+    assert all("the text says" in BY_ID[f"aunet_t{table}_autdn"].notes for table in (8, 9))
+    assert gain(13, "aufan", "hmpps") == 0.4
+
+
+def test_rows_quoted_by_two_papers_are_equal() -> None:
+    def quoted(paper: str) -> dict[tuple[str, str], PublishedRow]:
+        return {
+            (r.dataset, r.source): r for r in ROWS if r.paper == paper and r.metric == "f1" and r.source and r.values
+        }
+
+    first, second = quoted("renet"), quoted("aunet")
+    both = first.keys() & second.keys()
+    assert {source for _, source in both} == {"Zhao et al. 2016", "Li et al. 2019"}
+    for key in both - {("bp4d", "Zhao et al. 2016")}:  # there RE-Net has JPML and DRML
+        assert first[key].values == second[key].values, key
+        assert first[key].protocol["label_threshold"] == second[key].protocol["label_threshold"]
+
+
+def test_aunet_compares_on_the_frames_that_it_kept() -> None:
+    facts = BP4D | {"frame_set": "aunet"}
+    assert differences(BY_ID["aunet_t13_aunet"], facts) == []
+    assert differences(BY_ID["aunet_t13_aunet"], BP4D) == ["frame set: aunet vs all"]
+    disfa = FACTS | {"split": "3fold", "label_threshold": 2, "frame_set": "jaanet"}
+    assert differences(BY_ID["aunet_t14_aunet"], disfa) == []
+    assert differences(BY_ID["aunet_t14_aunet"], disfa | {"label_threshold": 1}) == ["label threshold: 2 vs 1"]
+    mixed = BP4D | {"folds": 1}
+    assert differences(BY_ID["aunet_t7_aunet"], mixed) == ["split: aunet mixture vs 3fold"]
+
+
 def test_same_protocol_is_comparable() -> None:
     assert differences(BY_ID["renet_t2_renet"], FACTS) == []
 
@@ -77,11 +150,9 @@ def test_every_differing_fact_is_named(change: dict, said: str) -> None:
 
 
 def test_starred_rows_differ_in_the_threshold() -> None:
-    starred = [row.method for row in ROWS if row.table == 2 and "label threshold: 2 vs 1" in differences(row, FACTS)]
+    table = [row for row in ROWS if (row.paper, row.table) == ("renet", 2)]
+    starred = [row.method for row in table if "label threshold: 2 vs 1" in differences(row, FACTS)]
     assert starred == ["JAA", "LP-Net", "SRERL"]
-
-
-BP4D = FACTS | {"aus": list(BY_ID["renet_t1_renet"].aus), "label_threshold": None, "camera": None, "split": "3fold"}
 
 
 def test_the_folds_of_bp4d_compare_and_those_of_fera_2015_do_not() -> None:
@@ -96,7 +167,7 @@ def test_the_folds_of_bp4d_compare_and_those_of_fera_2015_do_not() -> None:
 def test_intensities_of_bp4d_compare_where_the_split_does() -> None:
     """VGP-AE, CCNN-IT, OR-CNN and 2DC trained and tested on the challenge's sets; RE-Net does not say."""
     facts = BP4D | {"aus": [6, 10, 12, 14, 17]}
-    rows = [row for row in ROWS if row.table == 4 and row.metric == "icc"]
+    rows = [row for row in ROWS if (row.paper, row.table, row.metric) == ("renet", 4, "icc")]
     apart = [row.method for row in rows if differences(row, facts)]
     assert apart == ["VGP-AE", "CCNN-IT", "OR-CNN", "2DC"]
     assert differences(BY_ID["renet_t4_mae_2dc"], facts) == ["split: fera2015 vs 3fold"]
@@ -112,16 +183,16 @@ def test_nothing_on_bp4d_plus_compares_since_its_folds_were_not_published() -> N
 def test_the_report_says_why_there_is_no_difference(
     tmp_path: Path, write_fold: Callable[..., Path], random_ledger: Callable[..., dict[str, Any]]
 ) -> None:
-    """Three folds on BP4D+ and one of a mixture that was tested on DISFA."""
+    """Three folds on BP4D+ and one of a mixture that was tested on BP4D."""
     aus = BY_ID["renet_t3_renet"].aus
     for fold in (1, 2, 3):
         ledger = {k: v for k, v in random_ledger(fold, aus).items() if "level" not in k}
         write_fold(tmp_path / "plus", fold, ledger, dataset="bp4d_plus", split="facsuite", frame_set="all")
-    write_fold(tmp_path / "cross", 1, ledger, dataset="mixture(bp4d -> disfa)", split="cross-dataset")
+    write_fold(tmp_path / "cross", 1, ledger, dataset="mixture(disfa -> bp4d)", split="cross-dataset")
     text = write_report([tmp_path / "plus", tmp_path / "cross"], resamples=0).with_name("report.md").read_text()
     assert "not comparable (split: unpublished vs facsuite)" in text
     assert "table 3, F1 on bp4d_plus: difference by AU" not in text
-    assert "cross: there are no published rows for mixture(bp4d -> disfa)." in text
+    assert "cross: there are no published rows for mixture(disfa -> bp4d)." in text
     assert re.search(r"subject lists *\| *facsuite *\| *cross-dataset", text)
 
 
