@@ -53,7 +53,7 @@ _RAMP = 0.4  # seconds that an onset takes
 _VOTE = 1.0  # seconds of sequence that share a vote
 _LEAST_VOTES = 20  # of all sequences together, below which nothing is said
 _CLIP = 4.0  # standard deviations beyond which a change is a landmark that jumped
-_RIDGE = 1e-2
+_RIDGES = (0.01, 0.1, 0.5, 2.0)
 _CALIBRATION = 5000  # votes that are enough to find the temperature
 _TEMPERATURES = np.geomspace(0.003, 0.2, 20)
 
@@ -193,12 +193,12 @@ def estimate(recordings: Sequence[Recording], fps: float) -> Alignment | None:
     if changes is None:
         return None
     own = np.stack([_second_moments(y, x) for y, x in changes])
-    inverse = _inverse_of_others(own)
     cross = np.stack([_cross_moments(y, x, lags) for y, x in changes])
     power = np.stack([np.nansum(np.square(y), axis=0) for y, _ in changes])
-    gains = [_gain(own, cross[:, d], _models(inverse, cross[:, d])) for d in range(len(lags))]
-    explained = np.stack(gains) / power.sum(axis=0)
-    fit = np.stack(gains).sum(axis=1) / power.sum()
+    inverse, gain = max(
+        (_gains(own, cross, ridge) for ridge in _RIDGES), key=lambda result: result[1].sum(axis=1).max()
+    )
+    explained, fit = gain / power.sum(axis=0), gain.sum(axis=1) / power.sum()
     best = int(np.argmax(fit))
     if fit[best] <= 0:
         return None
@@ -292,20 +292,30 @@ def _cross_moments(y: np.ndarray, x: np.ndarray, lags: np.ndarray) -> np.ndarray
     return moments
 
 
-def _inverse_of_others(own: np.ndarray) -> np.ndarray:
-    """(S, P, P) second moments -> inverse of the sum of all but each, with a ridge."""
+def _gains(own: np.ndarray, cross: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """How well models of all sequences but one fit that one.
+
+    Args:
+        own: (S, P, P) second moments of each sequence's levels.
+        cross: (S, D, P, K) their moments with its distances, by lag.
+        ridge: Of the least squares, in units of the mean second moment: few sequences need more.
+
+    Returns:
+        (S, P, P) inverse of the others' second moments, of which the models are made, and (D, K) by how much the models
+        lessen the sum of squares of all distances.
+    """
     total = own.sum(axis=0)
-    return np.linalg.inv(total - own + _RIDGE * np.trace(total) / len(total) * np.eye(len(total)))
+    inverse = np.linalg.inv(total - own + ridge * np.trace(total) / len(total) * np.eye(len(total)))
+    gain = np.empty((cross.shape[1], cross.shape[3]))
+    for d in range(len(gain)):
+        models = _models(inverse, cross[:, d])
+        gain[d] = (2 * models * cross[:, d] - models * (own @ models)).sum(axis=(0, 1))
+    return inverse, gain
 
 
 def _models(inverse: np.ndarray, cross: np.ndarray) -> np.ndarray:
     """(S, P, K) least-squares models, each of all sequences but one; ``cross`` (S, P, K) at one lag."""
     return inverse @ (cross.sum(axis=0, dtype=np.float64) - cross)
-
-
-def _gain(own: np.ndarray, cross: np.ndarray, models: np.ndarray) -> np.ndarray:
-    """(K,) by how much the models lessen the sum of squares of distances in the sequences that they have not seen."""
-    return (2 * models * cross - models * (own @ models)).sum(axis=(0, 1))
 
 
 def _scores(y: np.ndarray, expected: np.ndarray, reach: int, size: int) -> np.ndarray:
