@@ -127,6 +127,106 @@ def cooccurrence(true: ArrayLike, called: ArrayLike, aus: Sequence[int]) -> Figu
 
 
 @styled
+def correlations(labels: ArrayLike, predictions: ArrayLike, aus: Sequence[int], title: str = "predictions") -> Figure:
+    """Correlation matrices of labels and of predictions, and their difference (Yang et al. 2023, Fig. 8).
+
+    Args:
+        labels: (A, A); NaN is left blank.
+        predictions: (A, A).
+        aus: The A action units.
+        title: Of the middle panel.
+    """
+    labels, predictions = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
+    names = [f"AU{au:02d}" for au in aus]
+    side = 1.6 + 0.3 * len(names)
+    figure = Figure(figsize=(3 * side + 1.4, side), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, matrix, name in zip(
+        panels, (labels, predictions, predictions - labels), ("labels", title, "difference"), strict=True
+    ):
+        image = _matrix(axes, matrix, names, "PuOr_r", -1, 1, signed=True)
+        axes.set_title(name)
+    figure.colorbar(image, ax=panels, shrink=0.85, label="correlation")
+    return figure
+
+
+@styled
+def timeline(frames: ArrayLike, true: ArrayLike, prob: Mapping[str, ArrayLike], names: Sequence[str]) -> Figure:
+    """Probabilities along a sequence, one row an AU, over its labels (Yang et al. 2023, Fig. 10).
+
+    Args:
+        frames: (n,) numbers of the frames, ascending.
+        true: (n, A) in {-1, 0, 1}; present is shaded red, unknown grey.
+        prob: Run -> (n, A).
+        names: Of the A AUs.
+    """
+    frames, true = np.asarray(frames), np.asarray(true)
+    figure = Figure(figsize=(10.0, 0.9 + 0.62 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        for value, colour, label in ((1, RED, "label: present"), (-1, GREY, "label: unknown")):
+            rows = true[:, place] == value
+            shade = {"color": colour, "alpha": 0.22, "linewidth": 0, "step": "mid"}
+            if np.any(true == value):
+                axes.fill_between(frames, 0, 1, where=rows, label=label, **shade)
+        axes.axhline(0.5, color=GREY, linewidth=0.6, linestyle=":")
+        for (run, values), colour in zip(prob.items(), (GREEN, BLUE, ORANGE, PURPLE, SKY) * 9, strict=False):
+            axes.plot(frames, np.asarray(values)[:, place], color=colour, linewidth=1.1, label=run)
+        axes.set(ylim=(-0.03, 1.03), yticks=(0, 1), xlim=(frames[0], frames[-1]))
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.grid(axis="y", visible=False)
+    panels[-1].set_xlabel("frame")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    return figure
+
+
+@styled
+def errors_by_confidence(low: ArrayLike, high: ArrayLike, shares: Mapping[str, ArrayLike]) -> Figure:
+    """Shares of wrong calls over the confidence of the landmarks, one point a bin of equally many frames.
+
+    Args:
+        low: (Q,) lowest confidence of each bin.
+        high: (Q,) highest.
+        shares: Label -> (Q,) shares, drawn over the middles of the bins.
+    """
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    middle = (low + high) / 2
+    for (label, values), colour in zip(shares.items(), (BLUE, RED, GREEN), strict=False):
+        values = np.asarray(values, np.float64)
+        axes.hlines(values, low, high, color=colour, alpha=0.35, linewidth=3)
+        axes.plot(middle, values, "o-", color=colour, label=label)
+    axes.set(xlabel="confidence of the landmarks", ylabel="share", title="Errors by confidence of the landmarks")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+@styled
+def feature_maps(images: ArrayLike, maps: Mapping[str, ArrayLike]) -> Figure:
+    """Pictures in the first row, below them one row of feature maps each (Yang et al. 2023, Figs. 6 and 9).
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        maps: Name of the row -> (N, S, S) from 0 to 1.
+    """
+    images = np.asarray(images)
+    columns = len(images)
+    figure = Figure(figsize=(1.7 + 1.5 * columns, 0.3 + 1.5 * (1 + len(maps))), layout="constrained")
+    panels = figure.subplots(1 + len(maps), columns, squeeze=False)
+    for row, (name, pictures) in enumerate({"picture": images, **maps}.items()):
+        for axes, picture in zip(panels[row], np.asarray(pictures), strict=True):
+            axes.imshow(picture, cmap="magma", vmin=0, vmax=1)  # colours leave RGB as it is
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.grid(visible=False)
+        panels[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+@styled
 def training_curves(runs: Mapping[str, pd.DataFrame], monitor: str) -> Figure:
     """Training loss and validation score by epoch, one line a run.
 
