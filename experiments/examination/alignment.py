@@ -18,7 +18,7 @@ some frames before or after AU25 is coded. The lag is estimated so:
 4. The votes of a sequence are multiplied, with `PRIOR` on what is expected: that it runs with the others. The result is
    a probability for each lag, and one for "these labels belong to other pictures".
 
-Measured on rendered subjects with coder noise and half a pixel of landmark noise (eyes 57 pixels apart), 27 a dataset at
+Measured on rendered subjects with coder noise and half a pixel of landmark noise (eyes 57 pixels apart), 27 a dataset,
 20 fps, published base rates, three label files shifted: none of 13,000 honest sequences was called a fault. In clips of
 6 s, 20 frames were found in a quarter and suspected in half of the cases; of 12 s, 12 frames in 61 %, 20 in 76 %; of
 30 s, 8 frames in 42 %, 12 and more in 97 to 100 %, to the frame in the median. Labels of another subject: 11, 60 and
