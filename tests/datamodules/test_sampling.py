@@ -1,7 +1,9 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from datamodules.sampling import EvalSampler, TrainSampler
+from datamodules.sampling import BalancedSampler, EvalSampler, TrainSampler
 
 ROWS = np.arange(100, 111)
 
@@ -48,3 +50,38 @@ def test_evaluation_covers_every_row_in_equal_shares(world_size: int) -> None:
 
 def test_evaluation_of_nothing_is_empty() -> None:
     assert list(EvalSampler(ROWS[:0], 1, 2)) == []
+
+
+LARGE, SMALL = np.arange(60), np.arange(100, 104)  # 64 rows, so 32 of each group
+
+
+def test_balancing_takes_as_many_of_each_group() -> None:
+    sampler = BalancedSampler([LARGE, SMALL], seed=1)
+    drawn = [row for _, row in sampler]
+    assert len(drawn) == len(sampler) == 64
+    large = [row for row in drawn if row < 100]
+    assert len(set(large)) == len(large) == 32  # a choice, nothing twice
+    assert Counter(row for row in drawn if row >= 100) == dict.fromkeys(SMALL.tolist(), 8)  # all in turn
+    assert drawn[:32] != large
+
+
+def test_balancing_chooses_anew_each_epoch() -> None:
+    chosen: Counter[int] = Counter()
+    sampler = BalancedSampler([LARGE, SMALL], seed=1)
+    for epoch in range(100):
+        sampler.set_epoch(epoch)
+        drawn = list(sampler)
+        assert {number for number, _ in drawn} == {epoch}
+        chosen.update(row for _, row in drawn)
+    expected = 100 * 32 / 60
+    assert all(abs(chosen[row] - expected) < 25 for row in LARGE.tolist())  # 5 standard deviations
+    resumed = BalancedSampler([LARGE, SMALL], seed=1)
+    resumed.set_epoch(99)
+    assert list(resumed) == drawn
+
+
+def test_ranks_share_a_balanced_epoch() -> None:
+    whole = list(BalancedSampler([LARGE, SMALL], seed=1))
+    ranks = [list(BalancedSampler([LARGE, SMALL], 1, rank, 3)) for rank in range(3)]
+    assert [len(rank) for rank in ranks] == [21, 21, 21]
+    assert sorted(key for rank in ranks for key in rank) == sorted(whole[:63])
