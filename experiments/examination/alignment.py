@@ -21,7 +21,7 @@ some frames before or after AU25 is coded. The lag is estimated so:
 Measured on rendered subjects with coder noise and half a pixel of landmark noise (eyes 57 pixels apart), 27 a dataset,
 20 fps, published base rates, three label files shifted: none of 13,000 honest sequences was called a fault. In clips of
 6 s, 20 frames were found in a quarter and suspected in half of the cases; of 12 s, 12 frames in 61 %, 20 in 76 %; of
-30 s, 8 frames in 42 %, 12 and more in 97 to 100 %, to the frame in the median. Labels of another subject: 11, 60 and
+30 s, 8 frames in 42 %, 12 and more in 97 to 100 %, within a frame in the median. Labels of another subject: 11, 60 and
 81 %. A whole dataset that was 4 frames off was a fault from 12 s on, one that was 2 frames off always a note.
 
 Nothing here knows of stores or files.
