@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
@@ -243,11 +244,11 @@ class FrameStore:
 
     @cached_property
     def _landmarks(self) -> np.ndarray:
-        return np.load(self.root / LANDMARKS, mmap_mode="r")
+        return np.asarray(np.load(self.root / LANDMARKS, mmap_mode="r"))  # a memmap is slow to index
 
     @cached_property
     def _matrices(self) -> np.ndarray:
-        return np.load(self.root / MATRICES, mmap_mode="r")
+        return np.asarray(np.load(self.root / MATRICES, mmap_mode="r"))
 
     @cached_property
     def _clip_starts(self) -> np.ndarray:
@@ -256,7 +257,7 @@ class FrameStore:
         return np.concatenate([[0], np.flatnonzero(change) + 1, [len(self)]])
 
     def _read(self, column: str) -> np.ndarray:
-        return np.concatenate([np.from_dlpack(values) for values in self._batches(column)])
+        return _gathered([np.from_dlpack(values) for values in self._batches(column)])
 
     def _read_names(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         batches = list(self._batches(column))
@@ -265,7 +266,8 @@ class FrameStore:
             np.searchsorted(names, values.dictionary.to_pylist()).astype(np.int32)[np.from_dlpack(values.indices)]
             for values in batches
         ]
-        return names, np.concatenate(codes)
+        del batches
+        return names, _gathered(codes)
 
     def _batches(self, column: str) -> Iterator[Any]:
         # read_table would load Arrow's dataset library, to_numpy pandas; threads may not outlive a fork into a worker.
@@ -285,6 +287,14 @@ class FrameStore:
         descriptor = os.open(self.root / SHARDS / self.shards[shard], os.O_RDONLY)
         self._descriptors[shard] = descriptor
         return descriptor
+
+
+def _gathered(parts: list[np.ndarray]) -> np.ndarray:
+    """One array of the parts, which it empties: Arrow would keep their memory, as much again as the columns."""
+    values = np.concatenate(parts)
+    parts.clear()
+    pa.default_memory_pool().release_unused()
+    return values
 
 
 def _close(descriptors: OrderedDict[int, int]) -> None:
