@@ -28,11 +28,12 @@ class Features(pl.Callback):
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Keep the features of some frames of the batch (rank 0's share of the test)."""
-        picked = np.flatnonzero(self._coin.random(len(batch["image"])) < self.share)[: self._left]
+        picked = np.flatnonzero(self._coin.random(len(batch["index"])) < self.share)[: self._left]
         if trainer.is_global_zero and len(picked):
             self._left -= len(picked)
             with torch.no_grad():
-                features = pl_module.features({"image": batch["image"][torch.from_numpy(picked)]})
+                pictures = {key: batch[key][torch.from_numpy(picked)] for key in ("image", "clip") if key in batch}
+                features = pl_module.features(pictures)
             self._kept.append(
                 {
                     "features": features.float().cpu().numpy().astype(np.float16),

@@ -23,7 +23,10 @@ COLUMNS = {
     "level": ("level", ("intensity", "true_level")),
     "expected": ("expected", None),
 }
+# Prediction key of a module with one number a frame -> its column.
+PER_FRAME = {"confidence": "landmark_confidence", "loss": "loss"}
 FLIP_AVERAGED = ("au_prob", "expected")
+PICTURES = ("image", "clip")
 
 
 def ledger_columns(batch: Mapping[str, Any], predictions: Mapping[str, torch.Tensor], aus: list[int]) -> dict[str, Any]:
@@ -31,18 +34,25 @@ def ledger_columns(batch: Mapping[str, Any], predictions: Mapping[str, torch.Ten
 
     Args:
         batch: The batch contract: keys, ``index`` and labels.
-        predictions: (B, A) tensors by prediction key.
+        predictions: By prediction key: (B, A), (B,) of ``PER_FRAME``, or ``landmarks_hat`` (B, L, 2).
         aus: Action units in the order of labels and predictions.
 
     Returns:
-        Column name to B values: ``index``, the key, then per AU label and prediction.
+        Column name to B values: ``index``, the key, then per AU label and prediction, and what else is predicted;
+        of landmarks their ``nme``, see `metrics.landmark_error`.
     """
     columns: dict[str, Any] = {"index": batch["index"].cpu().numpy()}
     for name in KEY:
         columns[name] = batch[name].cpu().numpy() if torch.is_tensor(batch[name]) else list(batch[name])
     for key, values in predictions.items():
-        suffix, label = COLUMNS[key]
         predicted = values.cpu().numpy()
+        if key in PER_FRAME:
+            columns[PER_FRAME[key]] = predicted
+            continue
+        if key == "landmarks_hat":
+            columns["nme"] = metrics.landmark_error(batch["landmarks"].cpu().numpy(), predicted)
+            continue
+        suffix, label = COLUMNS[key]
         for i, au in enumerate(aus):
             if label is not None:
                 columns[f"AU{au:02d}_{label[1]}"] = batch[label[0]][:, i].cpu().numpy().astype(np.int8)
@@ -73,7 +83,8 @@ class Ledger(pl.Callback):
     """Keeps the predictions of the latest evaluation of each kind, scores them and logs ``{stage}/{metric}``.
 
     Args:
-        flip: Also predict the mirror image in the test and keep the mean of both as ``test_flip``.
+        flip: Also predict the mirror image in the test, all frames of a clip mirrored, and keep the mean of both
+            predictions as ``test_flip``.
 
     Attributes:
         tables: ``val``, ``test``, ``predict`` and ``test_flip`` -> ledger of the latest evaluation.
@@ -93,7 +104,7 @@ class Ledger(pl.Callback):
         """Collect a batch, and its mirror image where asked."""
         self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
         if self.flip:
-            mirrored = pl_module.predictions({**batch, "image": batch["image"].flip(-1)})
+            mirrored = pl_module.predictions(batch | {key: batch[key].flip(-1) for key in PICTURES if key in batch})
             mean = {key: (outputs[key] + mirrored[key]) / 2 for key in FLIP_AVERAGED if key in outputs}
             self._flipped.append(ledger_columns(batch, mean, pl_module.aus))
 

@@ -33,10 +33,11 @@ DATASETS: dict[str, type[StoreDataModule]] = {
 class Mixture(AUDataModule):
     """Several datasets as one: their rows one store after the other, labels that a dataset lacks -1.
 
-    Without ``test``, fold k holds out part k of every dataset. With ``test``, fold 1 trains on all subjects of
-    ``train`` and tests on all of ``test``, who must be other people. Fold 0 holds out nobody and leaves ``test`` out.
-    Validation subjects are drawn from each of ``train``; datasets that share people (DISFA and DISFA+) draw together,
-    so that nobody is on two sides. Each dataset has the defaults of its own DataModule otherwise.
+    Without ``test``, fold k holds out part k of every dataset; where one of them has an official split alone, fold 1
+    is the only one. With ``test``, fold 1 trains on all subjects of ``train`` and tests on all of ``test``, who must be
+    other people. Fold 0 holds out nobody and leaves ``test`` out. Validation subjects are drawn from each of ``train``;
+    datasets that share people (DISFA and DISFA+) draw together, so that nobody is on two sides. Each dataset has the
+    defaults of its own DataModule otherwise.
 
     Args:
         train: Name of each dataset to its root: ``{bp4d: data/bp4d, disfa: data/disfa}``.
@@ -81,7 +82,7 @@ class Mixture(AUDataModule):
             for root in roots.values():
                 check_root(root)
         folds = {name: DATASETS[name].n_folds for name in self.roots_train}
-        if not self.roots_test and len(set(folds.values())) > 1:
+        if not self.roots_test and len(set(folds.values()) - {1}) > 1:
             numbers = ", ".join(f"{name} {number}" for name, number in folds.items())
             raise DataError(
                 f"data.train: datasets with different numbers of folds: {numbers}",
@@ -239,6 +240,7 @@ class Mixture(AUDataModule):
             "label_threshold": self.label_threshold if any(m.thresholded for m in self.members) else None,
             "camera": joined("camera"),
             "frame_set": joined("frame_set"),
+            "member_aus": {m.dataset: m.aus for m in self.members if m.dataset in self.roots_train},
             **{f"{side}_persons": names for side, names in self.persons.items()},
             "select_on": self.select_on,
             "sampling": self.sampling,

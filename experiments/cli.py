@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +22,16 @@ from datamodules.mixture import Mixture
 from datamodules.multi_pie import MultiPIE
 from datamodules.synth_facs import SynthFACS
 from experiments.terminal import innermost
-from lightning_modules import BaselineAU, RENet
+from lightning_modules import AUNet, BaselineAU, FaceAligner, LabelVAE, RENet
 from lightning_modules.base import AUModule
 
 CONFIGS = Path(__file__).parent / "configs"
 
 # Configurations name these by their short names, which the parser knows once they are imported.
-CLASSES = (AffWild2, BP4D, BP4DPlus, CAERS, DISFA, DISFAPlus, MultiPIE, Mixture, SynthFACS, BaselineAU, RENet)
+CLASSES = (
+    *(AffWild2, BP4D, BP4DPlus, CAERS, DISFA, DISFAPlus, MultiPIE, Mixture, SynthFACS),
+    *(AUNet, BaselineAU, FaceAligner, LabelVAE, RENet),
+)
 
 DESCRIPTION = """\
 Train and score one experiment on one fold, or on all of them with --folds all. --config NAME looks in
@@ -225,7 +229,7 @@ def hashed(settings: dict[str, Any]) -> dict[str, Any]:
             del flat[key]
         elif key == "data.init_args.root" or key.startswith(("data.init_args.train.", "data.init_args.test.")):
             flat[key] = store_digest(flat[key])
-        elif key.endswith("checkpoint") and flat[key] and Path(flat[key]).is_file():
+        elif re.search(r"checkpoint(\.\w+)?$", key) and flat[key] and Path(flat[key]).is_file():
             flat[key] = f"sha256:{hashlib.sha256(Path(flat[key]).read_bytes()).hexdigest()[:12]}"
     return flat
 

@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_modules.aunet import AUNet, FaceAligner, LabelVAE
     from lightning_modules.baseline import BaselineAU
     from lightning_modules.renet import RENet
 
-__all__ = ["BaselineAU", "RENet"]
+__all__ = ["AUNet", "BaselineAU", "FaceAligner", "LabelVAE", "RENet"]
 
-_HOMES = {"BaselineAU": "baseline", "RENet": "renet"}
+_HOMES = {"AUNet": "aunet", "BaselineAU": "baseline", "FaceAligner": "aunet", "LabelVAE": "aunet", "RENet": "renet"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """AUNet's losses. Pure functions; a label of -1 is unknown and enters no rate, weight, encoder or loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -81,11 +81,25 @@ def vae_losses(vae: LabelVAE, label: Tensor, kld_weight: float, amplitude: float
     Returns:
         ``bce``, the reconstruction of the uncorrupted labels, and ``kld``, lambda times the divergence from N(0, I).
     """
-    target = label[_complete(label)].float()
+    target = label[complete(label)].float()
     logit, mean, logvar = vae(corrupted(target, amplitude))
+    terms = vae_terms(logit, mean, logvar, target, kld_weight)
+    return {name: term.sum() for name, term in terms.items()}
+
+
+def vae_terms(logit: Tensor, mean: Tensor, logvar: Tensor, target: Tensor, kld_weight: float) -> dict[str, Tensor]:
+    """Both terms of Eq. 2 by frame: ``bce`` and ``kld``, (B,) each.
+
+    Args:
+        logit: (B, A), decoded.
+        mean: (B, Z), of the encoder.
+        logvar: (B, Z), of the encoder.
+        target: (B, A) floating in {0, 1}.
+        kld_weight: lambda.
+    """
     return {
-        "bce": F.binary_cross_entropy_with_logits(logit, target, reduction="sum"),
-        "kld": -0.5 * kld_weight * (1 + logvar - mean**2 - logvar.exp()).sum(),
+        "bce": F.binary_cross_entropy_with_logits(logit, target, reduction="none").sum(1),
+        "kld": -0.5 * kld_weight * (1 + logvar - mean**2 - logvar.exp()).sum(1),
     }
 
 
@@ -107,7 +121,7 @@ def consistency_loss(vae: LabelVAE, logit: Tensor, label: Tensor, kind: Consiste
     Returns:
         Scalar; zero, with a gradient, when no frame is known completely.
     """
-    rows = _complete(label)
+    rows = complete(label)
     mean_p, logvar_p = vae.encode(logit[rows].float().sigmoid())
     with torch.no_grad():
         mean_g, logvar_g = vae.encode(label[rows].float())
@@ -121,7 +135,37 @@ def consistency_loss(vae: LabelVAE, logit: Tensor, label: Tensor, kind: Consiste
     return ((vae.decode(mean_p).sigmoid() - target) ** 2).sum() / frames
 
 
-def _complete(label: Tensor) -> Tensor:
+def joined_consistency(
+    vaes: Mapping[str, tuple[LabelVAE, list[int]]],
+    datasets: Sequence[str],
+    logit: Tensor,
+    label: Tensor,
+    kind: Consistency,
+) -> Tensor:
+    """``consistency_loss`` of frames of several datasets, each in the VAE of its own labels.
+
+    Args:
+        vaes: Dataset -> its VAE, and the positions of the AUs that it knows, in its order.
+        datasets: Of the B frames; those without a VAE do not enter.
+        logit: (B, A).
+        label: (B, A) int64 in {-1, 0, 1}.
+        kind: See ``consistency_loss``.
+
+    Returns:
+        Mean over the frames of all datasets whose labels are known as far as their VAE goes.
+    """
+    terms, frames = [], []
+    for dataset, (vae, columns) in vaes.items():
+        rows = [i for i, name in enumerate(datasets) if name == dataset]
+        own_logit, own_label = logit[rows][:, columns], label[rows][:, columns]
+        terms.append(consistency_loss(vae, own_logit, own_label, kind))
+        frames.append(complete(own_label).sum())
+    weight = torch.stack(frames)
+    return (torch.stack(terms) * weight).sum() / weight.sum().clamp(min=1)
+
+
+def complete(label: Tensor) -> Tensor:
+    """(B,) bool: frames whose labels (B, A) are all known."""
     return (label >= 0).all(1)
 
 

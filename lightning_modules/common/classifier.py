@@ -18,6 +18,7 @@ from lightning_modules.common.weights import (
     crops_differ,
     file_sha,
     map_weights,
+    network_state,
     read_checkpoint,
 )
 
@@ -78,13 +79,26 @@ class AUClassifier(AUModule):
         A fault waits for ``check``: the configuration parser would bury the remedy of one raised in a constructor.
         """
         try:
-            self.network = self.build(create_backbone(self.backbone, self.width))
+            self.network = self.build(self.create_backbone())
         except ModelError as fault:
             self.fault = fault
 
+    def create_backbone(self, pretrained: bool | str = False) -> nn.Module:
+        """The timm backbone."""
+        return create_backbone(self.backbone, self.width, pretrained)
+
     @abstractmethod
     def build(self, backbone: nn.Module) -> AUNetwork:
-        """The network on a timm backbone, whose weights it takes over."""
+        """The network on a backbone, whose weights it takes over."""
+
+    def pictures(self, batch: dict[str, Any]) -> Tensor:
+        """What the network takes of a batch: (B, 3, H, W) uint8."""
+        return batch["image"]
+
+    @property
+    def weights_file(self) -> str | None:
+        """File of the initial weights, if they come from one."""
+        return self.backbone_checkpoint or (self.pretrained if isinstance(self.pretrained, str) else None)
 
     @property
     def initialisation(self) -> str:
@@ -106,9 +120,8 @@ class AUClassifier(AUModule):
             check_leakage(source, data, path)
             self.crop_mismatch = crops_differ(source, data, path, self.allow_crop_mismatch)
         self._initial_weights()
-        file = self.backbone_checkpoint or self.pretrained
-        if isinstance(file, str):
-            self.source_hash = file_sha(file)
+        if self.weights_file:
+            self.source_hash = file_sha(self.weights_file)
 
     def setup(self, stage: str) -> None:
         """Load the initial weights when a fit begins; a resumed fit takes its own checkpoint instead."""
@@ -122,14 +135,14 @@ class AUClassifier(AUModule):
     def _initial_weights(self) -> dict[str, Tensor] | None:
         if self.backbone_checkpoint:
             source = read_checkpoint(self.backbone_checkpoint)
-            check_class(source, self, self.backbone_checkpoint)
+            check_class(source, type(self).__name__, self.backbone_checkpoint)
             source_aus = source["model"]["aus"]
             self.new_aus = [au for au in self.aus if au not in source_aus]
-            state = {name.removeprefix("network."): value for name, value in source["state_dict"].items()}
+            state = network_state(source)
             own, au_keys, run_keys = self.network.state_dict(), self.network.au_keys(), self.network.run_keys()
             return map_weights(own, state, self.aus, source_aus, au_keys, run_keys)
         if self.pretrained:
-            return self.build(create_backbone(self.backbone, self.width, self.pretrained)).state_dict()
+            return self.build(self.create_backbone(self.pretrained)).state_dict()
         return None
 
     def facts(self) -> dict[str, Any]:
@@ -139,17 +152,19 @@ class AUClassifier(AUModule):
             "newly_initialised_aus": self.new_aus,
         }
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, with the weight decay of each."""
+        kept = self.network.no_weight_decay()
+        return param_groups_weight_decay(self.network, self.weight_decay, no_weight_decay_list=kept)
+
+    def configure_optimizers(self) -> Any:
         """Adam with a constant learning rate."""
-        groups = param_groups_weight_decay(
-            self.network, self.weight_decay, no_weight_decay_list=self.network.no_weight_decay()
-        )
-        return torch.optim.Adam(groups, lr=self.lr)
+        return torch.optim.Adam(self.parameter_groups(), lr=self.lr)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """See the base class."""
-        return au_predictions(self.network(batch["image"]))
+        return au_predictions(self.network(self.pictures(batch)))
 
     def features(self, batch: dict[str, Any]) -> Tensor:
         """Features before the head: (B, A, F), or (B, 1, F) where the AUs share them."""
-        return self.network.features(batch["image"])
+        return self.network.features(self.pictures(batch))

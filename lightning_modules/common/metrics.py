@@ -3,7 +3,8 @@
 A ledger is a mapping of columns (a dict of arrays or a pandas DataFrame), one row a frame:
 
 - occurrence: `AU01_true` in {-1, 0, 1} and `AU01_prob` in [0, 1];
-- intensity: `AU01_true_level` in {-1, 0..5} and `AU01_level` (the scored level).
+- intensity: `AU01_true_level` in {-1, 0..5} and `AU01_level` (the scored level);
+- a stage before AUs: `nme` (landmarks) or `loss`, one number a frame, NaN where there is no truth.
 
 A label of -1 is unknown; its row is left out for that AU only. A score that cannot be computed is NaN, stays out of
 the mean and is listed under `undefined`. Whether a score is undefined depends on the labels, never on the prediction,
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 
 OCCURRENCE_METRICS = ("f1", "accuracy", "auc", "ap")
 INTENSITY_METRICS = ("icc", "mae", "mse", "pcc")
+FRAME_METRICS = ("nme", "loss")
 LABEL_FACTS = ("prevalence", "positives", "n", "undefined")
 
 
@@ -191,6 +193,29 @@ def pcc(true: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
 
 
+# --------------------------------------------------------------------------------------------- one number a frame
+
+
+def landmark_error(landmarks: ArrayLike, predicted: ArrayLike) -> Floats:
+    """Mean distance of the known landmarks over the distance of the outer eye corners (36 and 45), frame by frame.
+
+    Args:
+        landmarks: (n, 68, 2), NaN unknown.
+        predicted: (n, 68, 2) in the same pixels.
+
+    Returns:
+        (n,); NaN where an eye corner is unknown, infinite where a known landmark has no finite prediction.
+    """
+    landmarks, predicted = np.asarray(landmarks, np.float64), np.asarray(predicted, np.float64)
+    with np.errstate(invalid="ignore"):
+        distance = np.linalg.norm(predicted - landmarks, axis=-1)
+        ruler = np.linalg.norm(landmarks[:, 36] - landmarks[:, 45], axis=-1)
+    known = np.isfinite(landmarks).all(axis=-1)
+    distance = np.where(known & ~np.isfinite(distance), np.inf, np.where(known, distance, 0))
+    ruler[~(ruler > 0)] = np.nan
+    return distance.sum(axis=-1) / np.maximum(known.sum(axis=-1), 1) / ruler
+
+
 # -------------------------------------------------------------------------------------------------- whole ledgers
 
 
@@ -213,6 +238,10 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
         Per metric the per-AU values and their mean, `{"f1": {"AU01": x, ...}, "f1_mean": x, ...}`: f1, accuracy, auc
         and ap where occurrence is predicted, icc, mae, mse and pcc where intensity is. Beside them per AU, without a
         mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric -> AUs with NaN.
+        `nme` and `loss`, where the ledger has them: their mean over the frames that have one.
+
+    Raises:
+        ModelError: A prediction beside a known label is not finite, or an error is infinite.
     """
     per_au: dict[str, dict[str, float]] = {}
     facts: dict[str, dict[str, float]] = {}
@@ -248,6 +277,15 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
     for metric, by_au in per_au.items():
         scores[f"{metric}_mean"] = float(mean_defined(list(by_au.values())))
         scores[metric] = by_au
+    for metric in FRAME_METRICS:
+        if metric in set(ledger):
+            numbers = np.asarray(ledger[metric], np.float64)
+            if np.isinf(numbers).any():
+                raise ModelError(
+                    f"{metric} of {np.isinf(numbers).sum()} of {numbers.size} frames is infinite",
+                    "the training has diverged: lower model.lr, or use trainer.precision=32",
+                )
+            scores[metric] = float(mean_defined(numbers))
     undefined = {m: [au for au, value in by_au.items() if np.isnan(value)] for m, by_au in per_au.items()}
     return {**scores, **facts, "undefined": {metric: aus for metric, aus in undefined.items() if aus}}
 

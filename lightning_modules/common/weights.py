@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.common.errors import ModelError
 
@@ -26,23 +26,55 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         ModelError: No file, a broken one, or the file of another program.
     """
-    if not Path(path).is_file():
-        raise ModelError(f"checkpoint {path}: no such file", "run the source first, or correct the path")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file raises errors of many kinds
-        cause = type(error).__name__
-        raise ModelError(f"checkpoint {path}: cannot be read ({cause})", "train the source again") from error
+    checkpoint = _read(path)
     if not isinstance(checkpoint, dict) or not {"model", "state_dict"} <= set(checkpoint):
         raise ModelError(f"checkpoint {path}: not of this suite", "give checkpoints/best.ckpt of a run folder")
     return checkpoint
 
 
-def check_class(checkpoint: dict[str, Any], model: "AUClassifier", path: str | Path) -> None:
-    """Raise ModelError when the checkpoint holds another class of model."""
-    written, own = checkpoint["model"]["class"], type(model).__name__
-    if written != own:
-        raise ModelError(f"checkpoint {path}: of {written}, not of {own}", f"give a checkpoint of a {own} run")
+def _read(path: str | Path) -> Any:
+    if not Path(path).is_file():
+        raise ModelError(f"checkpoint {path}: no such file", "run the source first, or correct the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file raises errors of many kinds
+        cause = type(error).__name__
+        raise ModelError(f"checkpoint {path}: cannot be read ({cause})", "train the source again") from error
+
+
+def is_own(path: str | Path) -> bool:
+    """Whether the file is a checkpoint of this suite, and not what another program published.
+
+    Raises:
+        ModelError: No file, or a broken one.
+    """
+    checkpoint = _read(path)
+    return isinstance(checkpoint, dict) and {"model", "state_dict"} <= set(checkpoint)
+
+
+def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a model's network, by their names in it."""
+    prefix = "network."
+    state = checkpoint["state_dict"]
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Give ``network`` the tensors of a checkpoint; raises ModelError unless they are just its own."""
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if own != theirs:
+        differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+        what = f"checkpoint {path}: {len(differing)} tensors differ from the network's, as {differing[0]}"
+        raise ModelError(what, "train the source again with this version")
+    network.load_state_dict(state)
+
+
+def check_class(checkpoint: dict[str, Any], name: str, path: str | Path) -> None:
+    """Raise ModelError when the checkpoint holds a model of another class than ``name``."""
+    written = checkpoint["model"]["class"]
+    if written != name:
+        raise ModelError(f"checkpoint {path}: of {written}, not of {name}", f"give a checkpoint of a {name} run")
 
 
 def provenance(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -170,7 +202,7 @@ def load_for_evaluation(model: "AUClassifier", path: str | Path) -> None:
         ModelError: The checkpoint is of another class or task.
     """
     checkpoint = read_checkpoint(path)
-    check_class(checkpoint, model, path)
+    check_class(checkpoint, type(model).__name__, path)
     source = type(model).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     if source.task != model.task:
         raise ModelError(f"checkpoint {path}: predicts {source.task}", f"set model.task={source.task}")

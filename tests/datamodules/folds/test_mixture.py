@@ -61,6 +61,7 @@ def test_a_fold_holds_out_its_part_of_each_dataset(mix: Callable[..., Any], fold
     state = data.state_dict()
     assert set(state["test_persons"]) == held_out
     assert (state["dataset"], state["split"]) == ("mixture(disfa+bp4d)", "3fold")
+    assert state["member_aus"] == {member.dataset: member.aus for member in data.members}
 
 
 def test_labels_that_a_dataset_lacks_are_unknown(mix: Callable[..., Any]) -> None:
@@ -204,12 +205,31 @@ def test_expressions_are_unknown_where_there_are_none_and_never_of_two_lists(
     assert data.train_labels("expression").tolist() == [-1] * len(data.rows_train)
     batch = next(iter(data.test_dataloader()))
     assert (batch["expression"].tolist(), batch["au"].tolist()) == ([3], [[-1] * 4])
-    with pytest.raises(DataError, match="disfa 3, bp4d 3, caer_s 1"):
-        opened(Mixture, {**roots, "caer_s": caer_s}, aus=AUS)
     people = [record(s, "01_01_05_1_07", 0, {"expression": 0}) for s in ("001", "002", "003")]
     multi_pie = str(store("multi_pie", people, expressions=MULTI_PIE_EXPRESSIONS))
     with pytest.raises(DataError, match=r"Smile.*Anger|Anger.*Smile"):
         opened(Mixture, {"multi_pie": multi_pie}, test={"caer_s": caer_s}, aus=[])
+
+
+def test_an_official_split_leaves_fold_1_and_other_folds_must_be_equally_many(
+    store: Callable[..., Path], record: Callable[..., Any], roots: dict[str, str], opened: Callable[..., Any]
+) -> None:
+    pictures = [
+        record(f"{folder}/Fear/{i:04d}", "still", 0, {"expression": 3}, folder)
+        for folder in ("train", "test")
+        for i in range(4)
+    ]
+    mixed = {**roots, "caer_s": str(store("caer_s", pictures, expressions=EXPRESSIONS))}
+    data = opened(Mixture, mixed, aus=AUS, val_subjects=1)
+    assert data.n_folds == 1
+    held_out = {name for name in data.subjects_test if name.startswith("caer_s/")}
+    assert held_out  # equal pictures count once
+    assert held_out <= {f"caer_s/test/Fear/{i:04d}" for i in range(4)}
+    assert set(opened(Mixture, roots, aus=AUS, val_subjects=1).subjects_test) < set(data.subjects_test)
+    with pytest.raises(DataError, match="data.fold=2"):
+        opened(Mixture, mixed, 2, aus=AUS)
+    with pytest.raises(DataError, match="disfa 3, bp4d 3, multi_pie 5"):
+        opened(Mixture, {**roots, "multi_pie": roots["disfa"]}, aus=AUS)
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:Relations of these AUs")
