@@ -1,9 +1,9 @@
-"""Every dataset by the documented commands: twin, store, doctor, a batch; held to the twin's own truth frame by frame."""
+"""Every dataset by the documented commands, twin, store, doctor, a batch: held to the twin's truth frame by frame."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -29,15 +29,14 @@ class Case(NamedTuple):
     synthesize: str
     prepare: str
     module: Callable[..., StoreDataModule]
-    settings: dict[str, Any] = {}
 
 
 CASES = {
-    "affwild2": Case("--subjects 6 --frames 24", "--faces dataset", AffWild2, {"val_subjects": 1}),
-    "bp4d": Case("--subjects 6 --tasks 2 --frames 4 --size 128", "--faces detect", BP4D, {"val_subjects": 1}),
-    "bp4d_plus": Case("--subjects 6 --tasks 1 --frames 4 --size 64", "--faces truth", BP4DPlus, {"val_subjects": 1}),
-    "caer_s": Case("--subjects 2 --size 128", "--boxes {raw}/boxes/annotations", CAERS, {"val_subjects": 1}),
-    "disfa": Case("--subjects 6 --frames 6 --size 64", "--faces dataset", DISFA, {"val_subjects": 1}),
+    "affwild2": Case("--subjects 6 --frames 24", "--faces dataset", AffWild2),
+    "bp4d": Case("--subjects 6 --tasks 2 --frames 4 --size 128", "--faces detect", BP4D),
+    "bp4d_plus": Case("--subjects 6 --tasks 1 --frames 4 --size 64", "--faces truth", BP4DPlus),
+    "caer_s": Case("--subjects 2 --size 128", "--boxes {raw}/boxes/annotations", CAERS),
+    "disfa": Case("--subjects 6 --frames 6 --size 64", "--faces dataset", DISFA),
     "disfa_plus": Case(
         "--subjects 6 --sessions 1 --frames 4 --size 64", "--faces truth", DISFAPlus, {"val_subjects": 1}
     ),
@@ -111,7 +110,7 @@ def test_doctor_finds_nothing(case: tuple[str, Path, Path]) -> None:
 def test_a_batch_of_its_datamodule(case: tuple[str, Path, Path]) -> None:
     name, raw, out = case
     truth = {(t.subject, t.sequence, t.frame): t.labels for t in read_truth(raw)}
-    data = CASES[name].module(str(out), 1, image_size=32, batch_size=4, num_workers=0, **CASES[name].settings)
+    data = CASES[name].module(str(out), 1, image_size=32, batch_size=4, num_workers=0, val_subjects=1)
     data.check()
     data.setup()
     sides = [set(data.subjects_train), set(data.subjects_val), set(data.subjects_test)]
