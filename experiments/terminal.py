@@ -51,6 +51,6 @@ def innermost(error: BaseException) -> str:
         if line and not line.startswith(noise):
             causes.append(re.sub(r"<class '([^']+)'>|typing\.", r"\1", line))
     cause = causes[0] if causes else ""
-    if given and "Got value" not in cause:
+    if cause.startswith("Expected") and "Got value" not in cause:
         cause += f". Got value: {given}"
     return ": ".join([".".join(keys), cause] if keys else [cause])

@@ -37,12 +37,8 @@ CASES = {
     "bp4d_plus": Case("--subjects 6 --tasks 1 --frames 4 --size 64", "--faces truth", BP4DPlus),
     "caer_s": Case("--subjects 2 --size 128", "--boxes {raw}/boxes/annotations", CAERS),
     "disfa": Case("--subjects 6 --frames 6 --size 64", "--faces dataset", DISFA),
-    "disfa_plus": Case(
-        "--subjects 6 --sessions 1 --frames 4 --size 64", "--faces truth", DISFAPlus, {"val_subjects": 1}
-    ),
-    "multi_pie": Case(
-        "--subjects 6 --size 48", "--faces truth --cameras [05_1] --shots [0]", MultiPIE, {"val_subjects": 1}
-    ),
+    "disfa_plus": Case("--subjects 6 --sessions 1 --frames 4 --size 64", "--faces truth", DISFAPlus),
+    "multi_pie": Case("--subjects 6 --size 48", "--faces truth --cameras 05_1 --shots 0", MultiPIE),
 }
 
 
