@@ -6,12 +6,10 @@ python experiments/prepare.py synth_facs --raw 'synth:synth_facs?subjects=486&fr
 """
 
 import inspect
-import json
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
@@ -22,7 +20,7 @@ from datamodules.raw.records import RawDataset
 from datamodules.raw.registry import RAW
 from datamodules.synth.roots import PREFIX, parse_root
 from datamodules.synth.synth_facs import SynthFACSSource
-from experiments.terminal import exit_with, first_line, innermost
+from experiments.terminal import exit_with, first_line, innermost, lists_as_json
 
 SYNTH = SynthFACSSource.name
 SETTINGS = set(inspect.signature(prepare).parameters) - {"raw", "progress"}
@@ -57,25 +55,10 @@ def parse(argv: list[str]) -> tuple[str, dict[str, Any]]:
         command.set_defaults(workers=usable_cpus())
         datasets.add_subcommand(name, command, help=first_line(kind))
     try:
-        arguments = parser.parse_args(list(_listed(argv)))
+        arguments = parser.parse_args(lists_as_json(argv, RAW))
     except ArgumentError as error:
         raise DataError(innermost(error), "`prepare.py DATASET --help` lists the options") from error
     return arguments.dataset, arguments[arguments.dataset].as_dict()
-
-
-def _listed(argv: list[str]) -> Iterator[str]:
-    """The words, with lists as JSON: ``05_1,14_0`` as it stands would be one text, ``[05_1]`` the number 41."""
-    kind = RAW.get(argv[0]) if argv else None
-    hints = get_type_hints(kind.__init__) if kind else {}
-    lists = {f"--{name}": get_args(hint)[0] for name, hint in hints.items() if get_origin(hint) is list}
-    words = iter(argv)
-    for word in words:
-        option, equals, text = word.partition("=")
-        if option not in lists:
-            yield word
-            continue
-        items = [item.strip(" \"'") for item in (text if equals else next(words, "")).strip("[]").split(",")]
-        yield f"{option}={json.dumps(items)}" if lists[option] is str else f"{option}=[{','.join(items)}]"
 
 
 def _synth(root: str) -> RawDataset:

@@ -3,12 +3,14 @@
 python experiments/synthesize.py disfa --out raw/disfa
 """
 
+import sys
+
 from jsonargparse import ArgumentError, ArgumentParser
 
 from datamodules.errors import DataError
 from datamodules.jobs import usable_cpus
 from datamodules.synth.registry import TWINS
-from experiments.terminal import exit_with, first_line, innermost
+from experiments.terminal import exit_with, first_line, innermost, lists_as_json
 
 
 def main() -> int:
@@ -22,7 +24,8 @@ def main() -> int:
         command.add_argument("--workers", type=int, default=usable_cpus(), help="processes; 0 renders in this one")
         datasets.add_subcommand(name, command, help=first_line(write))
     try:
-        arguments = parser.parse_args()
+        writers = {name: twin.write for name, twin in TWINS.items()}
+        arguments = parser.parse_args(lists_as_json(sys.argv[1:], writers))
     except ArgumentError as error:
         raise DataError(innermost(error), "`synthesize.py DATASET --help` lists the options") from error
     out = TWINS[arguments.dataset].write(**arguments[arguments.dataset].as_dict())

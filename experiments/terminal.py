@@ -1,9 +1,11 @@
 """What commands say on the terminal: how they end, and two lines for what is wrong and what to do."""
 
+import inspect
+import json
 import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import NoReturn, get_args, get_origin, get_type_hints
 
 
 def exit_with(command: Callable[[], int]) -> NoReturn:
@@ -54,3 +56,24 @@ def innermost(error: BaseException) -> str:
     if cause.startswith("Expected") and "Got value" not in cause:
         cause += f". Got value: {given}"
     return ": ".join([".".join(keys), cause] if keys else [cause])
+
+
+def lists_as_json(argv: list[str], commands: Mapping[str, Callable[..., object]]) -> list[str]:
+    """The words, with lists as JSON: ``05_1,14_0`` as it stands would be one text, and ``[05_1]`` the number 41.
+
+    Args:
+        argv: A command, then its options.
+        commands: What each command calls; its signature says which options are lists.
+    """
+    called = commands.get(argv[0]) if argv else None
+    hints = get_type_hints(called.__init__ if inspect.isclass(called) else called) if called else {}
+    lists = {f"--{name}": get_args(hint)[0] for name, hint in hints.items() if get_origin(hint) is list}
+    result, words = [], iter(argv)
+    for word in words:
+        option, equals, text = word.partition("=")
+        if option in lists:
+            items = [item.strip(" \"'") for item in (text if equals else next(words, "")).strip("[]").split(",")]
+            values = json.dumps(items) if lists[option] is str else f"[{','.join(items)}]"
+            word = f"{option}={values}"
+        result.append(word)
+    return result

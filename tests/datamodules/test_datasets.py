@@ -38,7 +38,9 @@ CASES = {
     "caer_s": Case("--subjects 2 --size 128", "--boxes {raw}/boxes/annotations", CAERS),
     "disfa": Case("--subjects 6 --frames 6 --size 64", "--faces dataset", DISFA),
     "disfa_plus": Case("--subjects 6 --sessions 1 --frames 4 --size 64", "--faces truth", DISFAPlus),
-    "multi_pie": Case("--subjects 6 --size 48", "--faces truth --cameras 05_1 --shots 0", MultiPIE),
+    "multi_pie": Case(
+        "--subjects 6 --size 48 --cameras 05_1,14_0 --shots 0", "--faces truth --cameras 05_1 --shots 0", MultiPIE
+    ),
 }
 
 
