@@ -220,12 +220,16 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired difference, first minus second, by AU and then their mean: (A + 1,) each, over the common AUs."""
+    """Paired difference, first minus second, by AU and then their mean: (A + 1,) each, over the common AUs.
+
+    `draws` are the resampled differences (R, A + 1).
+    """
 
     names: list[str]
     value: Floats
     low: Floats
     high: Floats
+    draws: Floats
 
     @property
     def ties(self) -> NDArray[np.bool_]:
@@ -255,7 +259,7 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
         lost=np.zeros((a.draws.shape[0], len(aus)), dtype=bool),
         seed_sd=np.full(len(aus) + 1, np.nan),
     )
-    return Comparison([*(f"AU{au:02d}" for au in aus), "mean"], found.value, found.low, found.high)
+    return Comparison([*(f"AU{au:02d}" for au in aus), "mean"], found.value, found.low, found.high, found.draws)
 
 
 # ------------------------------------------------------------------------------------------- one seed, all its folds

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,21 @@ from datamodules.errors import DataError
 # What a table's number depends on: one value for all folds, or the folds are not one experiment.
 FACTS = ("dataset", "edition", "split", "task", "aus", "label_threshold", "camera", "frame_set", "select_on")
 # What a reader wants beside the number; may differ from fold to fold (each fold may start from its own checkpoint).
-REMARKS = ("class", "backbone", "initialisation", "n_params", "precision", "licence", "commit")
+REMARKS = ("class", "backbone", "initialisation", "n_params", "macs", "precision", "licence", "commit")
 
 
 @dataclass(frozen=True)
 class FoldRun:
-    """One finished fold: `path` is its folder, `result` the content of its `result.json`."""
+    """One finished fold: `path` is its folder, `result` the content of its `result.json`.
+
+    With `dataset`, only the frames of that dataset count, and only the AUs that it labels.
+    """
 
     path: Path
     fold: int
     seed: int
     result: dict[str, Any]
+    dataset: str | None = None
 
     def ledger(self, name: str = "predictions") -> pd.DataFrame:
         """One of its ledgers: `predictions`, `predictions_val`, `predictions_flip`.
@@ -46,7 +50,7 @@ class FoldRun:
             ) from error
         if "subject" not in ledger:
             raise DataError(f"{path}: no column `subject`", f"remove {self.path} and run this fold again")
-        return ledger
+        return ledger if self.dataset is None else _labelled(ledger[ledger["dataset"] == self.dataset])
 
     def has(self, name: str) -> bool:
         """Whether the ledger `name` exists."""
@@ -55,12 +59,16 @@ class FoldRun:
     def curves(self) -> pd.DataFrame | None:
         """`metrics.csv` of the training, if there is one."""
         path = self.path / "metrics.csv"
-        return pd.read_csv(path) if path.exists() else None
+        return pd.read_csv(path) if path.exists() and self.dataset is None else None
 
-    def features(self) -> dict[str, np.ndarray] | None:
-        """`features.npz`, if there is one: features (n, A or 1, F), true (n, A), aus (A,)."""
-        path = self.path / "features.npz"
-        if not path.exists():
+    def arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """`NAME.npz`, if there is one.
+
+        `features`: features (n, A or 1, F), true (n, A), aus (A,). `feature_maps`: images (N, S, S, 3) uint8, frames
+        (N,) their names, and maps (N, S, S) by name.
+        """
+        path = self.path / f"{name}.npz"
+        if not path.exists() or self.dataset is not None:
             return None
         with np.load(path) as arrays:
             return dict(arrays)
@@ -89,6 +97,27 @@ class Experiment:
             values = list(dict.fromkeys(str(run.result[remark]) for run in self.runs if remark in run.result))
             shared[remark] = "; ".join(values) or None
         return shared | {"folds": len(self.folds)}
+
+    @cached_property
+    def held_out(self) -> pd.DataFrame:
+        """All held-out frames once: the ledgers of the first seed of every fold."""
+        first = [next(run for run in self.runs if run.fold == fold) for fold in self.folds]
+        return pd.concat([run.ledger() for run in first], ignore_index=True)
+
+    def parts(self) -> list["Experiment"]:
+        """An experiment for each tested dataset, of a run that was tested on several; else nothing.
+
+        `mixture(a+b)` becomes `mixture(a+b) on a`, and `mixture(a -> b+c)` becomes `mixture(a -> b)`.
+        """
+        if "dataset" not in self.held_out or self.held_out["dataset"].nunique() < 2:
+            return []
+        trained, arrow, _ = self.facts["dataset"].partition(" -> ")
+        found = []
+        for name in sorted(self.held_out["dataset"].unique()):
+            result = {"dataset": f"{trained}{arrow}{name})" if arrow else f"{trained} on {name}", "model": {}}
+            runs = (replace(run, dataset=name, result=run.result | result) for run in self.runs)
+            found.append(Experiment(f"{self.name} on {name}", self.path, tuple(runs), self.incomplete))
+        return found
 
     @property
     def folds(self) -> list[int]:
@@ -129,6 +158,13 @@ def load_experiment(path: Path) -> Experiment:
         )
     _check_agreement(runs)
     return Experiment(path.resolve().name, path, tuple(runs), tuple(incomplete))
+
+
+def _labelled(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns of AUs of which no label is known."""
+    truths = [column for column in ledger if re.fullmatch(r"AU\d+_true(_level)?", str(column))]
+    unknown = {str(column).split("_")[0] for column in truths if not (ledger[column] >= 0).any()}
+    return ledger[[column for column in ledger if str(column).split("_")[0] not in unknown]].reset_index(drop=True)
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datamodules.errors import DataError
+from experiments.analysis.sections import analysis_sections
 from experiments.evaluation import Evaluation, evaluate, one_half
 from experiments.ledgers import Experiment, load_experiment
 from experiments.protocols import PROTOCOLS, Protocol
@@ -99,7 +100,7 @@ def write_report(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Path:
-    """Write the report of one or several runs.
+    """Write the report of one or several runs; of one that was tested on several datasets, also for each of them.
 
     Args:
         run_dirs: Folders `runs/<name>`.
@@ -116,7 +117,8 @@ def write_report(
     """
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
         raise DataError(f"unknown protocol: {', '.join(unknown)}", f"choose from {', '.join(PROTOCOLS)}")
-    experiments = [load_experiment(Path(path)) for path in run_dirs]
+    whole = [load_experiment(Path(path)) for path in run_dirs]
+    experiments = [experiment for run in whole for experiment in (run, *run.parts())]
     if repeated := [name for name, of in itertools.groupby(sorted(e.name for e in experiments)) if len(list(of)) > 1]:
         raise DataError(f"two run folders are named {repeated[0]}", "give each run once, or rename one folder")
     out = Path(out) if out is not None else experiments[0].path / "report"
@@ -136,6 +138,7 @@ def write_report(
         if len(pairs) > 1:
             sections.append(comparison_section(pairs))
         sections.append(published_section(pairs))
+        sections += analysis_sections(pairs)
         for experiment, evaluation in pairs:
             sections.append(Section(f"Figures: {experiment.name}", pictures=pictures(experiment, evaluation)))
             steps.update()

@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from callbacks import figures
@@ -88,6 +87,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "model": facts["class"],
         "backbone": facts["backbone"],
         "parameters": facts["n_params"],
+        "MACs a frame": facts["macs"],
         "initialisation": facts["initialisation"],
         "selected on": facts["select_on"],
         "finished folds (seeds)": ", ".join(seeds),
@@ -133,6 +133,13 @@ def _protocol_cell(reading: Reading, metric: str) -> str | None:
     return f"{number_text(metric, found.value[-1])} {interval_text(metric, found.low[-1], found.high[-1])}"
 
 
+def unpaired(first: tuple[Experiment, Evaluation], second: tuple[Experiment, Evaluation]) -> list[str]:
+    """In what two runs differ that must be equal where they are compared frame by frame or subject by subject."""
+    (one, a), (other, b) = first, second
+    differing = [fact.replace("_", " ") for fact in PAIRED if one.facts[fact] != other.facts[fact]]
+    return differing + ["held-out subjects"] * (a.subjects != b.subjects)
+
+
 def comparison_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
     """Paired differences of every two runs."""
     text = [
@@ -142,10 +149,10 @@ def comparison_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Sectio
     tables = []
     for (first, a), (second, b) in itertools.combinations(pairs, 2):
         title = f"{first.name} minus {second.name}"
-        differing = [fact.replace("_", " ") for fact in PAIRED if first.facts[fact] != second.facts[fact]]
+        differing = unpaired((first, a), (second, b))
         common = [metric for metric in COMPARED if metric in a.metrics and metric in b.metrics]
-        if a.subjects != b.subjects:
-            differing.append("held-out subjects")
+        if "dataset" in differing and (first.runs[0].dataset or second.runs[0].dataset):
+            continue  # nobody expects a dataset of a mixture to be compared with another
         if differing or not common:
             text.append(f"{title}: not compared, they differ in {', '.join(differing)}.")
             continue
@@ -275,8 +282,7 @@ def _published_text(metric: str, value: float | None, signed: bool = False) -> s
 
 def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
     """The figures of one experiment; those whose data it lacks are left out."""
-    first = [next(run for run in experiment.runs if run.fold == fold) for fold in experiment.folds]
-    ledger = pd.concat([run.ledger() for run in first], ignore_index=True)
+    first, ledger = experiment.runs[0], experiment.held_out
     names, aus = evaluation.names[:-1], evaluation.aus
     found: list[tuple[str, str, Figure]] = []
 
@@ -308,21 +314,21 @@ def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
     if curves:
         monitor = "val/f1_mean" if "f1" in evaluation.metrics else "val/icc_mean"
         found.append(("training", "Training loss and validation score.", figures.training_curves(curves, monitor)))
-    model = first[0].result.get("model") or {}
+    model = first.result.get("model") or {}
     if "relation" in model:
-        title = f"AU relation: {model.get('relation_kind', 'unknown kind')}, holdout-P{first[0].fold}"
-        figure = figures.relation_matrix(model["relation"], first[0].result["aus"], title)
+        title = f"AU relation: {model.get('relation_kind', 'unknown kind')}, holdout-P{first.fold}"
+        figure = figures.relation_matrix(model["relation"], first.result["aus"], title)
         found.append(("relation", "Relation matrix and its row sums, the denominators of RE-Net's Eq. 5.", figure))
-    features = first[0].features()
+    features = first.arrays("features")
     if features is not None and len(features["features"]) > 10:
         found.append(
             (
                 "tsne",
-                f"t-SNE of the features of held-out frames (holdout-P{first[0].fold}), by AU. As in RE-Net's Fig. 3.",
+                f"t-SNE of the features of held-out frames (holdout-P{first.fold}), by AU. As in RE-Net's Fig. 3.",
                 _tsne(features),
             )
         )
-    return [Picture(f"{experiment.name}_{name}", caption, _png(figure)) for name, caption, figure in found]
+    return [picture(f"{experiment.name}_{name}", caption, figure) for name, caption, figure in found]
 
 
 def _tsne(arrays: Mapping[str, np.ndarray]) -> Figure:
@@ -336,8 +342,9 @@ def _tsne(arrays: Mapping[str, np.ndarray]) -> Figure:
     )
 
 
-def _png(figure: Figure) -> bytes:
+def picture(name: str, caption: str, figure: Figure) -> Picture:
+    """A figure drawn as PNG."""
     buffer = BytesIO()
     # Without the version of matplotlib in it, equal figures are equal files.
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return buffer.getvalue()
+    return Picture(name.replace(" ", "_"), caption, buffer.getvalue())

@@ -41,22 +41,22 @@ def error_by_confidence(confidence: ArrayLike, true: ArrayLike, prob: ArrayLike,
         prob: (n, A), positive from 0.5.
         bins: Q.
     """
-    confidence = np.asarray(confidence, np.float64)
-    rows = np.isfinite(confidence)
-    confidence, true, prob = confidence[rows], np.asarray(true)[rows], np.asarray(prob, np.float64)[rows]
-    edges = np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1]) if confidence.size else np.zeros(0)
-    place = np.searchsorted(edges, confidence, side="left")
-    called, loss = prob >= 0.5, log_loss(true, prob)
+    every = np.asarray(confidence, np.float64)
+    rows = np.isfinite(every)
+    sure, labels, scores = every[rows], np.asarray(true)[rows], np.asarray(prob, np.float64)[rows]
+    edges = np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1]) if sure.size else np.zeros(0)
+    place = np.searchsorted(edges, sure, side="left")
+    called, loss = scores >= 0.5, log_loss(labels, scores)
     parts = [place == number for number in range(bins) if np.any(place == number)]
 
     def share(hits: NDArray[np.bool_], of: NDArray[np.bool_]) -> Floats:
         return np.array([hits[p].sum() / of[p].sum() if of[p].any() else np.nan for p in parts])
 
-    known, positive = true >= 0, true == 1
+    known, positive = labels >= 0, labels == 1
     return ByConfidence(
         frames=np.array([p.sum() for p in parts], np.int64),
-        low=np.array([confidence[p].min() for p in parts]),
-        high=np.array([confidence[p].max() for p in parts]),
+        low=np.array([sure[p].min() for p in parts]),
+        high=np.array([sure[p].max() for p in parts]),
         error=share(known & (called != positive), known),
         missed=share(positive & ~called, positive),
         loss=np.array([float(mean_defined(loss[p].ravel())) for p in parts]),

@@ -22,8 +22,12 @@ def sequences(ledger: pd.DataFrame) -> list[NDArray[np.intp]]:
         return []
     names = [name for name in KEY[:-1] if name in ledger]
     frame = ledger["frame"].to_numpy()
-    groups = ledger.groupby(names, sort=True, observed=True).indices.values()
-    return [rows[np.argsort(frame[rows], kind="stable")] for rows in groups if len(rows) >= SHORTEST]
+    found = []
+    for group in ledger.groupby(names, sort=True, observed=True).indices.values():
+        rows = np.asarray(group, np.intp)
+        if len(rows) >= SHORTEST:
+            found.append(rows[np.argsort(frame[rows], kind="stable")])
+    return found
 
 
 def changes(values: ArrayLike, known: ArrayLike) -> NDArray[np.int64]:

@@ -54,6 +54,7 @@ def random_ledger() -> Callable[..., dict[str, Any]]:
         truth, noise = np.random.default_rng(fold), np.random.default_rng([fold, seed, int(10 * skill)])
         n = subjects * frames
         ledger: dict[str, Any] = {"subject": np.repeat([f"S{fold}{i}" for i in range(subjects)], frames)}
+        ledger |= {"sequence": np.full(n, "left"), "frame": np.tile(np.arange(frames), subjects)}
         for au in aus:
             rate = np.repeat(truth.uniform(0.05, 0.6, subjects), frames)
             level = np.where(truth.random(n) < rate, truth.integers(1, 6, n), 0)

@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, write_fold: Writer, random_le
     """`renet` and `resnet18` with three folds, `right` with one fold of another camera, `level` with intensities."""
     root = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
-    occurrence = re.compile(r"subject|AU\d+_(true|prob)")
+    occurrence = re.compile(r"subject|sequence|frame|AU\d+_(true|prob)")
     for fold in (1, 2, 3):
         for name, skill in (("renet", 2.5), ("resnet18", 1.5)):
             full = random_ledger(fold, DISFA, skill=skill)
@@ -220,7 +220,7 @@ def test_page_is_self_contained(report: Path) -> None:
     kinds = {path.stem.split("_", 1)[1] for path in (report / "figures").glob("*.png")}
     assert kinds == {
         *("prevalence", "precision_recall", "cooccurrence", "subjects"),
-        *("training", "relation", "tsne", "intensity"),
+        *("training", "relation", "tsne", "intensity", "correlations"),
     }
 
 

@@ -1,0 +1,303 @@
+"""Parts of the report beyond scores. Each appears where the ledgers at hand allow it."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from callbacks import figures
+from experiments.analysis import significance
+from experiments.analysis.correlation import correlation, dependency_f1, matrix_distance
+from experiments.analysis.failures import CONFIDENCE, error_by_confidence, worst_frames
+from experiments.analysis.timelines import RULE, change_rates, choose_stretch
+from experiments.evaluation import Evaluation, compare
+from experiments.ledgers import Experiment, persons
+from experiments.sections import PAIRED, Section, picture, unpaired
+from experiments.summary import interval_text, number_text
+from experiments.tables import Table
+from lightning_modules.common.metrics import Floats, mean_defined
+
+KEY = ["dataset", "subject", "sequence", "frame"]
+BY_FRAME = {"subject", "sequence", "frame"}  # without these columns, frames of two runs cannot be told to be the same
+
+Pair = tuple[Experiment, Evaluation]
+
+
+def analysis_sections(pairs: Sequence[Pair]) -> list[Section]:
+    """All of them that have something to show, for runs that predict occurrence."""
+    occurrence = [(experiment, evaluation) for experiment, evaluation in pairs if "f1" in evaluation.metrics]
+    found = [
+        significance_section(occurrence),
+        dependency_section(occurrence),
+        timeline_section(occurrence),
+        failure_section(occurrence),
+        feature_map_section([experiment for experiment, _ in pairs]),
+    ]
+    return [section for section in found if section is not None]
+
+
+def labels(ledger: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """(n, A) labels of the AUs named, -1 unknown."""
+    return ledger[[f"{name}_true" for name in names]].to_numpy(np.int64)
+
+
+def probabilities(ledger: pd.DataFrame, names: Sequence[str]) -> Floats:
+    """(n, A) of the AUs named."""
+    return ledger[[f"{name}_prob" for name in names]].to_numpy(np.float64)
+
+
+def p_text(p: float) -> str:
+    """Three decimals, or that it is below them."""
+    if math.isnan(p):
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+# ------------------------------------------------------------------------------------------------------ significance
+
+
+def significance_section(pairs: Sequence[Pair]) -> Section | None:
+    """Paired tests of every two runs on the same frames, by AU."""
+    tables = []
+    for first, second in itertools.combinations(pairs, 2):
+        if unpaired(first, second) or not set(first[1].aus) & set(second[1].aus):
+            continue
+        if (frames := same_frames(first[0], second[0])) is not None:
+            tables.append(_tests(first, second, *frames))
+    if not tables:
+        return None
+    text = [
+        significance.ADVICE,
+        "F1: difference of the means of folds, its interval, and p of the bootstrap over subjects within folds. "
+        "Log-loss: median over subjects of the difference of their means (below 0, the first run is better), and p of "
+        "Wilcoxon's signed-rank test over subjects, which needs no threshold; with n subjects it cannot fall below 2 "
+        "/ 2^n. Both p are corrected for the number of AUs by Holm's rule; the row of the mean is a test of its own. "
+        "Frames: t and p of the paired t-test of the predictions over frames, as in AUNet, not corrected. Seeds are "
+        "averaged, but for the frames, which are those of the first seed of each fold. p holds the networks fixed, as "
+        "the intervals do.",
+    ]
+    return Section("Significance", text, tables)
+
+
+def same_frames(first: Experiment, second: Experiment) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Held-out frames of both in the same order; None where they are not the same, or not named."""
+    one, other = first.held_out, second.held_out
+    key = [name for name in KEY if name in one and name in other]
+    if not set(key) >= BY_FRAME or len(one) != len(other):
+        return None
+    one, other = (table.sort_values(key, kind="stable").reset_index(drop=True) for table in (one, other))
+    return (one, other) if (one[key].astype(str) == other[key].astype(str)).all(axis=None) else None
+
+
+def _tests(first: Pair, second: Pair, one: pd.DataFrame, other: pd.DataFrame) -> Table:
+    (ours, a), (theirs, b) = first, second
+    found = compare(a, b, "f1")
+    aus = found.names[:-1]
+    known = (labels(one, aus) >= 0) & (labels(other, aus) >= 0)
+    frames = significance.frame_t_test(probabilities(one, aus), probabilities(other, aus), known)
+    loss = significance.wilcoxon_over_subjects(_losses(ours, aus), _losses(theirs, aus))
+    p_f1, p_loss = (
+        np.append(significance.holm(p[:-1]), p[-1]) for p in (significance.bootstrap_p(found.draws), loss.p)
+    )
+    header = ["AU", "F1", "95 % interval", "p, bootstrap", "log-loss", "p, Wilcoxon", "t over frames", "p, t"]
+    rows = [
+        [
+            name,
+            number_text("f1", found.value[row], signed=True),
+            interval_text("f1", found.low[row], found.high[row], signed=True),
+            p_text(p_f1[row]),
+            number_text("log_loss", loss.statistic[row], signed=True),
+            p_text(p_loss[row]),
+            f"{frames.statistic[row]:+.1f}" if np.isfinite(frames.statistic[row]) else "–",
+            p_text(frames.p[row]),
+        ]
+        for row, name in enumerate(found.names)
+    ]
+    people = sum(len(names) for names in a.subjects.values())
+    note = f"{people} subjects, {len(one):,} frames. In the row of the mean, t is over all frames of all AUs at once."
+    return Table(f"{ours.name} minus {theirs.name}: paired tests", header, rows, [note])
+
+
+def _losses(experiment: Experiment, names: Sequence[str]) -> Floats:
+    """(S, A + 1) mean log-loss of every subject, over its frames and over seeds; subjects in sorted order."""
+    table = pd.concat([run.ledger() for run in experiment.runs], ignore_index=True)
+    code, _ = pd.factorize(persons(table), sort=True)
+    return significance.subject_means(
+        significance.log_loss(labels(table, names), probabilities(table, names)), np.asarray(code)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ dependencies
+
+
+def dependency_section(pairs: Sequence[Pair]) -> Section | None:
+    """How faithfully the runs repeat which AUs go together."""
+    rows, drawn = [], []
+    for experiment, evaluation in pairs:
+        names = evaluation.names[:-1]
+        if len(names) < 2:
+            continue
+        true, called = labels(experiment.held_out, names), probabilities(experiment.held_out, names) >= 0.5
+        of_labels, of_calls = correlation(true, true >= 0), correlation(called, true >= 0)
+        dependency = dependency_f1(true, called)
+        distance = matrix_distance(of_calls, of_labels)
+        shares = (dependency.f1, mean_defined(dependency.precision.ravel()), mean_defined(dependency.recall.ravel()))
+        cells = [number_text("distance", distance), *(number_text("f1", float(share)) for share in shares)]
+        rows.append([experiment.name, *cells])
+        caption = (
+            f"{experiment.name}: correlations of labels and of calls at 0.5, and their difference, whose Frobenius "
+            f"norm over {len(names)} AUs is {distance:.3f}. As in AUNet's Fig. 8."
+        )
+        figure = figures.correlations(of_labels, of_calls, evaluation.aus, "calls")
+        drawn.append(picture(f"{experiment.name}_correlations", caption, figure))
+    if not rows:
+        return None
+    text = [
+        "Distance: Frobenius norm of the correlations of the calls minus those of the labels, divided by the number "
+        "of AUs; lower is better. Each pair of AUs counts over the frames where both labels are known; an AU that is "
+        "always or never called correlates with nothing.",
+        "Dependency F1 is our reading of AUNet's Table X, which refers to the action-conditional scores of Tirupattur "
+        "et al., CVPR 2021: precision and recall of one AU over the frames that show another, averaged over all "
+        "ordered pairs that occur together; F1 is the harmonic mean of the two averages. Held-out frames of all folds "
+        "together.",
+    ]
+    header = ["run", "distance", "dependency F1", "precision", "recall"]
+    return Section("Dependencies between AUs", text, [Table("Faithfulness to the labels", header, rows)], drawn)
+
+
+# --------------------------------------------------------------------------------------------------------- timelines
+
+
+def timeline_section(pairs: Sequence[Pair]) -> Section | None:
+    """Probabilities of all runs of the same frames along one stretch, and how often calls change."""
+    groups: list[list[Pair]] = []
+    for pair in pairs:
+        for group in groups:
+            if not unpaired(group[0], pair) and same_frames(group[0][0], pair[0]) is not None:
+                group.append(pair)
+                break
+        else:
+            groups.append([pair])
+    tables, drawn = [], []
+    for group in groups:
+        names = [name for name in group[0][1].names[:-1] if all(name in evaluation.names for _, evaluation in group)]
+        ledgers = [same_frames(group[0][0], experiment) for experiment, _ in group]
+        if not names or ledgers[0] is None:
+            continue
+        ledger = ledgers[0][0]
+        true = labels(ledger, names)
+        if (stretch := choose_stretch(ledger, true)) is None:
+            continue
+        prob = {
+            experiment.name: probabilities(both[1], names)
+            for (experiment, _), both in zip(group, ledgers, strict=True)
+            if both is not None
+        }
+        dataset = group[0][0].facts["dataset"]
+        start = ledger.iloc[stretch[0]]
+        where = f"{start['subject']}, {start['sequence']} of {dataset}"
+        caption = f"Probabilities over labels of {where}: {RULE}. As in AUNet's Fig. 10."
+        along = {run: values[stretch] for run, values in prob.items()}
+        figure = figures.timeline(ledger["frame"].to_numpy()[stretch], true[stretch], along, names)
+        drawn.append(picture(f"timeline_{group[0][0].name}", caption, figure))
+        rates = [change_rates(ledger, true, true >= 0)]
+        rates += [change_rates(ledger, values >= 0.5, true >= 0) for values in prob.values()]
+        rows = [[name, *(number_text("rate", of[place], digits=1) for of in rates)] for place, name in enumerate(names)]
+        rows.append(["mean", *(number_text("rate", float(mean_defined(of)), digits=1) for of in rates)])
+        title = f"{dataset}: changes per 1000 frames of sequences of 60 frames or more"
+        tables.append(Table(title, ["AU", "labels", *prob], rows))
+    if not drawn:
+        return None
+    text = [
+        "How continuous predictions are: calls at 0.5 that change more often than the labels flicker, and calls that "
+        "change less often miss short events or are late."
+    ]
+    return Section("Timelines", text, tables, drawn)
+
+
+# ---------------------------------------------------------------------------------------------------------- failures
+
+
+def failure_section(pairs: Sequence[Pair]) -> Section | None:
+    """Errors by confidence of the landmarks, and the worst frames."""
+    tables, drawn = [], []
+    for experiment, evaluation in pairs:
+        ledger, names = experiment.held_out, evaluation.names[:-1]
+        if CONFIDENCE not in ledger or ledger[CONFIDENCE].isna().all():
+            continue
+        true, prob = labels(ledger, names), probabilities(ledger, names)
+        confidence = ledger[CONFIDENCE].to_numpy(np.float64)
+        bins = error_by_confidence(confidence, true, prob)
+        rows = [
+            [f"{low:.3f} to {high:.3f}", f"{n:,}", *(number_text("f1", share) for share in shares), f"{loss:.3f}"]
+            for n, low, high, *shares, loss in zip(
+                *(bins.frames, bins.low, bins.high, bins.error, bins.missed, bins.loss), strict=True
+            )
+        ]
+        header = ["confidence", "frames", "wrong calls, percent", "missed positives, percent", "log-loss"]
+        tables.append(Table(f"{experiment.name}: errors by confidence of the landmarks", header, rows))
+        tables.append(_worst(experiment, names, true, prob, confidence))
+        shares = {"wrong calls": bins.error, "missed positives": bins.missed}
+        caption = f"{experiment.name}: errors by confidence of the landmarks; bins hold equally many frames."
+        figure = figures.errors_by_confidence(bins.low, bins.high, shares)
+        drawn.append(picture(f"{experiment.name}_confidence", caption, figure))
+    if not tables:
+        return None
+    text = [
+        "Does AU detection fail where the face alignment is unsure, as in AUNet's Fig. 7? Confidence is the column "
+        "landmark_confidence of the ledger: how sure the alignment network is of its landmarks. Worst frames: highest "
+        "mean log-loss over AUs, at most one a sequence."
+    ]
+    return Section("Failure cases", text, tables, drawn)
+
+
+def _worst(experiment: Experiment, names: Sequence[str], true: np.ndarray, prob: Floats, confidence: Floats) -> Table:
+    ledger = experiment.held_out
+    key = [name for name in KEY if name in ledger]
+    group = ledger[key[:-1] if key[-1] == "frame" else key].astype(str).agg("/".join, axis=1)
+    ranks = pd.Series(confidence).rank(pct=True).to_numpy()
+    rows = []
+    for row in worst_frames(true, prob, group.to_numpy()):
+        missed = [name for a, name in enumerate(names) if true[row, a] == 1 and prob[row, a] < 0.5]
+        false = [name for a, name in enumerate(names) if true[row, a] == 0 and prob[row, a] >= 0.5]
+        loss = np.nanmean(significance.log_loss(true[row], prob[row]))
+        cells = [
+            f"{confidence[row]:.3f}",
+            number_text("f1", ranks[row]),
+            f"{loss:.2f}",
+            " ".join(missed),
+            " ".join(false),
+        ]
+        rows.append([", ".join(str(ledger[name].iloc[row]) for name in key), *(cell or "–" for cell in cells)])
+    header = [", ".join(key), "confidence", "percentile of it", "log-loss", "missed", "called by mistake"]
+    return Table(f"{experiment.name}: worst frames", header, rows, text=True)
+
+
+# ------------------------------------------------------------------------------------------------------ feature maps
+
+
+def feature_map_section(experiments: Sequence[Experiment]) -> Section | None:
+    """Feature maps of the runs that kept them; runs that kept the same frames share a figure."""
+    groups: dict[tuple[str, ...], list[tuple[Experiment, dict[str, np.ndarray]]]] = {}
+    for experiment in experiments:
+        if (arrays := experiment.runs[0].arrays("feature_maps")) is not None:
+            key = (*(str(experiment.facts[fact]) for fact in PAIRED), *arrays["frames"].tolist())
+            groups.setdefault(key, []).append((experiment, arrays))
+    drawn = []
+    for group in groups.values():
+        maps = {
+            f"{experiment.name}\n{name}": values.astype(np.float64)
+            for experiment, arrays in group
+            for name, values in arrays.items()
+            if name not in ("images", "frames")
+        }
+        first, kept = group[0]
+        caption = (
+            "Mean magnitude of feature maps over channels, each from its least to its greatest. As in AUNet's Figs. 6 "
+            f"and 9. Frames of {first.facts['dataset']}: {'; '.join(kept['frames'].tolist())}."
+        )
+        figure = figures.feature_maps(kept["images"], maps)
+        drawn.append(picture(f"feature_maps_{first.name}", caption, figure))
+    return Section("Feature maps", pictures=drawn) if drawn else None
