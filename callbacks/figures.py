@@ -165,10 +165,11 @@ def timeline(frames: ArrayLike, true: ArrayLike, prob: Mapping[str, ArrayLike], 
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         for value, colour, label in ((1, RED, "label: present"), (-1, GREY, "label: unknown")):
-            rows = true[:, place] == value
-            shade = {"color": colour, "alpha": 0.22, "linewidth": 0, "step": "mid"}
             if np.any(true == value):
-                axes.fill_between(frames, 0, 1, where=rows, label=label, **shade)
+                edges = np.diff(np.concatenate([[0], true[:, place] == value, [0]]).astype(int))
+                first, last = frames[np.flatnonzero(edges > 0)], frames[np.flatnonzero(edges < 0) - 1]
+                spans = np.stack([first - 0.5, last - first + 1], 1)  # a single frame is as wide as a frame
+                axes.broken_barh(spans, (0, 1), color=colour, alpha=0.22, linewidth=0, label=label)
         axes.axhline(0.5, color=GREY, linewidth=0.6, linestyle=":")
         for (run, values), colour in zip(prob.items(), (GREEN, BLUE, ORANGE, PURPLE, SKY) * 9, strict=False):
             axes.plot(frames, np.asarray(values)[:, place], color=colour, linewidth=1.1, label=run)

@@ -144,3 +144,46 @@ def test_figures_leave_matplotlibs_settings_alone() -> None:
     before = dict(mpl.rcParams)
     figures.relation_matrix(np.eye(3), AUS)
     assert dict(mpl.rcParams) == before
+
+
+def test_correlations_show_labels_predictions_and_their_difference() -> None:
+    labels, predictions = np.array([[1, 0.5], [0.5, 1]]), np.array([[1, np.nan], [np.nan, 1]])
+    figure = figures.correlations(labels, predictions, [1, 12])
+    saved(figure)
+    shown = [axes.images[0].get_array() for axes in figure.axes[:3]]
+    assert np.ma.filled(shown[0], np.nan).tolist() == labels.tolist()
+    assert np.isnan(np.ma.filled(shown[2], np.nan)).tolist() == [[False, True], [True, False]]
+    assert len(figure.axes[1].texts) == 2  # unknown is blank
+
+
+def test_timeline_shades_labels_and_draws_every_run() -> None:
+    true = np.array([[0, 0], [1, 1], [1, -1], [0, -1]])
+    runs = {"a": RNG.random((4, 2)), "b": RNG.random((4, 2))}
+    figure = figures.timeline([5, 6, 7, 9], true, runs, ["AU01", "AU12"])
+    saved(figure)
+    first, second = figure.axes
+    assert [line.get_ydata().tolist() for line in second.lines[1:]] == [runs[name][:, 1].tolist() for name in "ab"]
+    assert first.lines[1].get_xdata().tolist() == [5, 6, 7, 9]
+    spans = [[path.vertices[:, 0] for path in bars.get_paths()] for bars in (*first.collections, *second.collections)]
+    assert [[(x.min(), x.max()) for x in of] for of in spans] == [[(5.5, 7.5)], [], [(5.5, 6.5)], [(6.5, 9.5)]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        *("label: present", "label: unknown", "a", "b")
+    ]
+
+
+def test_errors_stand_over_the_middles_of_their_bins() -> None:
+    figure = figures.errors_by_confidence([0.0, 0.5], [0.4, 1.0], {"wrong": [0.5, 0.1], "missed": [np.nan, 0.2]})
+    saved(figure)
+    x, y = figure.axes[0].lines[0].get_data()
+    assert (list(x), list(y)) == ([0.2, 0.75], [0.5, 0.1])
+
+
+def test_feature_maps_are_one_row_each_below_the_pictures() -> None:
+    images = RNG.integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
+    maps = {"64 x 64": RNG.random((2, 6, 6)), "static": RNG.random((2, 6, 6))}
+    figure = figures.feature_maps(images, maps)
+    saved(figure)
+    assert len(figure.axes) == 6
+    assert (figure.axes[1].images[0].get_array() == images[1]).all()
+    assert figure.axes[4].images[0].get_array().tolist() == maps["static"][0].tolist()
+    assert [figure.axes[place].get_ylabel() for place in (0, 2, 4)] == ["picture", "64 x 64", "static"]
