@@ -28,7 +28,8 @@ class PublishedRow:
         recomputed: Mean of `values` where it contradicts the printed one, else None.
         protocol: Facts that a comparison depends on; None = not stated or not applicable.
         source: Where the printing paper took the number from; empty = its own.
-        notes: Doubts about table and row.
+        notes: Doubts about the row.
+        table_notes: Doubts about all rows of its table.
     """
 
     id: str
@@ -45,6 +46,7 @@ class PublishedRow:
     protocol: dict[str, Any]
     source: str
     notes: str
+    table_notes: str
 
 
 def load_published(path: Path = PUBLISHED) -> list[PublishedRow]:
@@ -67,7 +69,8 @@ def load_published(path: Path = PUBLISHED) -> list[PublishedRow]:
                     recomputed=row["recomputed"] * scale if "recomputed" in row else None,
                     protocol={fact: row.get(fact, value) for fact, value in table["protocol"].items()},
                     source=row.get("source", ""),
-                    notes="; ".join(note for note in (table.get("notes"), row.get("notes")) if note),
+                    notes=row.get("notes", ""),
+                    table_notes=table.get("notes", ""),
                 )
             )
     return rows

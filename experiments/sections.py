@@ -228,8 +228,8 @@ def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Exper
             recomputed = _published_text(metric, row.recomputed)
             notes.append(f"{row.method}: the printed values average {recomputed}, not the printed mean.")
     for note in dict.fromkeys(row.notes for row in rows if row.notes):
-        about = [row.method for row in rows if row.notes == note]
-        notes.append(f"{note} ({', '.join(about)})." if len(about) < len(rows) else f"{note}.")
+        notes.append(f"{note} ({', '.join(row.method for row in rows if row.notes == note)}).")
+    notes += [f"{note}." for note in dict.fromkeys(row.table_notes for row in rows) if note]
     unit = ", percent" if metric in PERCENT else ""
     return Table(f"{where}{unit}", ["method", *names, "initialisation", "selected on"], lines, notes)
 

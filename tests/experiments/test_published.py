@@ -192,6 +192,7 @@ def test_the_report_says_why_there_is_no_difference(
     text = write_report([tmp_path / "plus", tmp_path / "cross"], resamples=0).with_name("report.md").read_text()
     assert "not comparable (split: unpublished vs facsuite)" in text
     assert "table 3, F1 on bp4d_plus: difference by AU" not in text
+    assert text.count("the fold lists were not published, and no others are in use.") == 1  # a table's note
     assert "cross: there are no published rows for mixture(disfa -> bp4d)." in text
     assert re.search(r"subject lists *\| *facsuite *\| *cross-dataset", text)
 
