@@ -38,12 +38,13 @@ _Weights = Mapping[int, NDArray[Any]]  # fold -> (R, S of the fold)
 
 # ICC is a ratio of variances that a single fold estimates badly; all others follow the papers' mean of folds.
 HEADLINE: dict[str, Aggregation] = {"icc": "pooled"}
+TRUTH = {"occurrence": "true", "intensity": "true_level", "landmarks": "known"}  # column that knows the labels
 TRIVIAL = {"occurrence": ("all_positive_f1", "all_negative_accuracy"), "intensity": ("all_zero_mae",)}
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One number a column, the columns being the AUs and then their mean.
+    """One number a column, the columns being the AUs and then their mean; of landmarks, one and again the same.
 
     Attributes:
         value: (A + 1,) on the ledgers as they are.
@@ -77,11 +78,12 @@ class Evaluation:
     """All metrics of one experiment under one reading of its ledgers.
 
     Attributes:
-        aus: The A action units, ascending.
+        aus: The A action units, ascending; none for a run that finds landmarks.
         folds: The F finished folds.
         subjects: Fold -> held-out subjects, sorted; `dataset/subject` where the ledger names the dataset.
         frames: Fold -> number of frames in the ledger.
-        metrics: Metric -> scores; the trivial predictors are among them under their own names.
+        metrics: Metric -> scores; the trivial predictors are among them under their own names. Of a run that finds
+            landmarks `nme`, the error of a frame as a fraction of the distance of the outer eye corners.
         known: (A,) frames with a known label, all folds; `positives` (A,) those with the AU (level 1 or more).
         subject_f1: (S, A) F1 of single subjects (first seed), NaN without positives; empty for intensity.
         resamples: R.
@@ -101,8 +103,8 @@ class Evaluation:
 
     @property
     def names(self) -> list[str]:
-        """Column names of every array: `AU01`, ..., `mean`."""
-        return [*(f"AU{au:02d}" for au in self.aus), "mean"]
+        """Column names of every array: `AU01`, ..., `mean`; of a run that finds landmarks, `landmarks` and `mean`."""
+        return [*([f"AU{au:02d}" for au in self.aus] or ["landmarks"]), "mean"]
 
     @property
     def prevalence(self) -> Floats:
@@ -193,7 +195,8 @@ def evaluate(
     wanted = [
         *(OCCURRENCE_METRICS * ("occurrence" in tasks)),
         *(INTENSITY_METRICS * ("intensity" in tasks)),
-        *(name for task in tasks for name in TRIVIAL[task]),
+        *(["nme"] * ("landmarks" in tasks)),
+        *(name for task in tasks for name in TRIVIAL.get(task, ())),
     ]
     metrics = {metric: _aggregate(seeds, experiment.folds, metric, ones, weights) for metric in wanted}
     first_of_fold = [next(s for s in seeds if fold in s.folds) for fold in experiment.folds]
@@ -246,9 +249,9 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
     same = (first.subjects, first.resamples, first.seed) == (second.subjects, second.resamples, second.seed)
     if not same:
         raise ValueError("the folds hold out different subjects")
-    aus = [au for au in first.aus if au in second.aus]
+    names = [name for name in first.names[:-1] if name in second.names[:-1]]
     a, b = first.headline(metric), second.headline(metric)
-    columns = [first.aus.index(au) for au in aus], [second.aus.index(au) for au in aus]
+    columns = [first.names.index(name) for name in names], [second.names.index(name) for name in names]
 
     def difference(x: Floats, y: Floats) -> Floats:
         return _with_mean(x[..., columns[0]] - y[..., columns[1]])
@@ -256,10 +259,10 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
     found = _finish(
         value=difference(a.value, b.value),
         draws=difference(a.draws, b.draws),
-        lost=np.zeros((a.draws.shape[0], len(aus)), dtype=bool),
-        seed_sd=np.full(len(aus) + 1, np.nan),
+        lost=np.zeros((a.draws.shape[0], len(names)), dtype=bool),
+        seed_sd=np.full(len(names) + 1, np.nan),
     )
-    return Comparison([*(f"AU{au:02d}" for au in aus), "mean"], found.value, found.low, found.high, found.draws)
+    return Comparison([*names, "mean"], found.value, found.low, found.high, found.draws)
 
 
 # ------------------------------------------------------------------------------------------- one seed, all its folds
@@ -292,7 +295,7 @@ class _Seed:
         self.fold_of_subject = np.array([fold for fold, _ in self.subjects])
         self.fold_of_frame = self.fold_of_subject[self.code]
         self.columns = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-        self.truth = self.columns["true" if "occurrence" in tasks else "true_level"]
+        self.truth = self.columns[TRUTH[tasks[0]]]  # -1 unknown, 0 absent, above present
         self._sums: dict[str, Floats] = {}
 
     def sums(self, metric: str) -> Floats:
@@ -351,7 +354,7 @@ class _Seed:
 def _columns(
     run: FoldRun, frame: pd.DataFrame, ledger: str, aus: Sequence[int], thresholds: Thresholds, tasks: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """The ledger's AU columns as (n, A) arrays: true, prob, called and/or true_level, level."""
+    """The ledger's columns as (n, A) arrays: true, prob, called; true_level, level; or error, known of landmarks."""
 
     def stack(suffix: str, dtype: type) -> NDArray[Any]:
         names = [f"AU{au:02d}_{suffix}" for au in aus]
@@ -369,6 +372,10 @@ def _columns(
     if "intensity" in tasks:
         columns |= {"true_level": stack("true_level", np.int64), "level": stack("level", np.float64)}
         _check_finite(columns["true_level"], columns["level"], run, ledger)
+    if "landmarks" in tasks:
+        error = frame[["nme"]].to_numpy(np.float64)
+        columns |= {"error": error, "known": np.where(np.isnan(error), -1, 0)}
+        _check_finite(columns["known"], error, run, ledger)
     return columns
 
 
@@ -385,10 +392,12 @@ def _scored(experiment: Experiment, ledger: str) -> tuple[list[str], list[int]]:
     columns = experiment.runs[0].ledger(ledger).columns
     by_task = {"occurrence": occurrence_aus(columns), "intensity": intensity_aus(columns)}
     tasks = [task for task, aus in by_task.items() if aus]
+    if not tasks and "nme" in columns:
+        return ["landmarks"], []
     if not tasks:
         raise DataError(
             f"{experiment.runs[0].path / ledger}.parquet: no AU with both labels and predictions",
-            "give a run that predicts occurrence or intensity of AUs that its dataset labels",
+            "give a run that predicts landmarks, or occurrence or intensity of AUs that its dataset labels",
         )
     return tasks, sorted(set.intersection(*(set(by_task[task]) for task in tasks)))
 
@@ -434,6 +443,10 @@ def _errors(true_level: NDArray[Any], level: Floats, power: int, **_: Any) -> Fl
     return np.stack([known * np.abs(true_level - level) ** power, known], -1).astype(np.float64)
 
 
+def _landmark_errors(error: Floats, known: NDArray[Any], **_: Any) -> Floats:
+    return np.stack([np.where(known == 0, error, 0), known == 0], -1).astype(np.float64)
+
+
 def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
@@ -472,6 +485,7 @@ _TERMS: dict[str, Callable[..., Floats]] = {
     "pcc": _moments,
     "mae": partial(_errors, power=1),
     "mse": partial(_errors, power=2),
+    "nme": _landmark_errors,
     "all_positive_f1": partial(_all, True, _counts),
     "all_negative_accuracy": partial(_all, False, _right),
     "all_zero_mae": _all_zero,
@@ -483,6 +497,7 @@ _FINISH: dict[str, Callable[..., Floats]] = {
     "pcc": _pcc,
     "mae": _ratio,
     "mse": _ratio,
+    "nme": _ratio,
     "all_positive_f1": f1_from_counts,
     "all_negative_accuracy": _ratio,
     "all_zero_mae": _ratio,

@@ -32,7 +32,7 @@ from experiments.sections import (
     published_section,
     runs_section,
 )
-from experiments.summary import further_table, main_tables, print_table, summarize, summary_of
+from experiments.summary import further_tables, main_tables, print_table, summarize, summary_of
 from experiments.tables import to_latex, to_markdown
 from experiments.terminal import exit_with
 
@@ -134,7 +134,7 @@ def write_report(
         summaries = [summary_of(experiment, evaluation) for experiment, evaluation in pairs]
         sections = [runs_section(summaries), protocol_section(readings)]
         for summary in summaries:
-            sections.append(Section(summary["name"], tables=[*main_tables(summary), further_table(summary)]))
+            sections.append(Section(summary["name"], tables=[*main_tables(summary), *further_tables(summary)]))
         if len(pairs) > 1:
             sections.append(comparison_section(pairs))
         sections.append(published_section(pairs))

@@ -20,10 +20,11 @@ from experiments.summary import PERCENT, TITLES, interval_text, number_text
 from experiments.tables import Table
 from lightning_modules.common.metrics import known_pairs
 
-LOWER_IS_BETTER = {"mae", "mse"}
-HEADLINES = ("f1", "icc", "mae")
+LOWER_IS_BETTER = {"mae", "mse", "nme"}
+HEADLINES = ("f1", "icc", "mae", "nme")
+MONITORS = {"f1": "val/f1_mean", "icc": "val/icc_mean", "nme": "val/nme"}
 PAIRED = ("dataset", "edition", "task", "label_threshold", "camera", "frame_set")  # equal, or runs are not compared
-COMPARED = ("f1", "auc", "icc", "mae")
+COMPARED = ("f1", "auc", "icc", "mae", "nme")
 TSNE_AUS = (4, 10, 12, 24)  # the ones of RE-Net's Fig. 3
 
 
@@ -117,7 +118,8 @@ def protocol_section(readings: Sequence[Reading]) -> Section:
                 rows.append([run, *start, *(cell or "not available" for cell in cells)])
         if rows:
             header = ["run", "initialisation", "selected on", *names]
-            tables.append(Table(f"Mean {TITLES[metric]} over AUs, by protocol, with 95 % interval", header, rows))
+            over = "" if metric == "nme" else " over AUs"
+            tables.append(Table(f"Mean {TITLES[metric]}{over}, by protocol, with 95 % interval", header, rows))
     remarks: dict[str, list[str]] = {}
     for reading in readings:
         if reading.remark:
@@ -312,7 +314,7 @@ def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
         found.append(("intensity", caption, figures.intensity_bars(*values)))
     curves = {run.path.name: table for run in experiment.runs if (table := run.curves()) is not None}
     if curves:
-        monitor = "val/f1_mean" if "f1" in evaluation.metrics else "val/icc_mean"
+        monitor = next(MONITORS[metric] for metric in MONITORS if metric in evaluation.metrics)
         found.append(("training", "Training loss and validation score.", figures.training_curves(curves, monitor)))
     model = first.result.get("model") or {}
     if "relation" in model:

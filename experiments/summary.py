@@ -12,7 +12,7 @@ from experiments.ledgers import Experiment, load_experiment
 from experiments.tables import Table, to_text
 from lightning_modules.common.metrics import to_json
 
-PERCENT = {"f1", "accuracy", "prevalence", "all_positive_f1", "all_negative_accuracy"}
+PERCENT = {"f1", "accuracy", "prevalence", "all_positive_f1", "all_negative_accuracy", "nme"}
 TITLES = {
     "f1": "F1",
     "accuracy": "accuracy",
@@ -22,6 +22,7 @@ TITLES = {
     "mae": "MAE",
     "mse": "MSE",
     "pcc": "PCC",
+    "nme": "landmark error",
 }
 
 
@@ -71,12 +72,16 @@ def main_tables(summary: Mapping[str, Any]) -> list[Table]:
         tables.append(_f1_table(summary))
     if "icc" in metrics:
         tables.append(_icc_table(summary))
+    if "nme" in metrics:
+        tables.append(_landmark_table(summary))
     return tables
 
 
-def further_table(summary: Mapping[str, Any]) -> Table:
+def further_tables(summary: Mapping[str, Any]) -> list[Table]:
     """The metrics that the main tables leave out."""
     chosen = [metric for metric in ("auc", "ap", "accuracy", "mse", "pcc") if metric in summary["metrics"]]
+    if not chosen:
+        return []
     header = ["AU"]
     for metric in chosen:
         header += [TITLES[metric]] + ["95 % interval"] * (metric != "ap")
@@ -93,7 +98,7 @@ def further_table(summary: Mapping[str, Any]) -> Table:
             row.append(_value(summary, "all_negative_accuracy", name))
         row += [f"{summary[count][name]:,}" if name in summary[count] else "" for count in ("positives", "known")]
         rows.append(row)
-    return Table(f"{summary['name']}: further metrics, mean of folds", header, rows)
+    return [Table(f"{summary['name']}: further metrics, mean of folds", header, rows)]
 
 
 def _f1_table(summary: Mapping[str, Any]) -> Table:
@@ -142,6 +147,20 @@ def _icc_table(summary: Mapping[str, Any]) -> Table:
         rows,
         _notes(summary, "icc"),
     )
+
+
+def _landmark_table(summary: Mapping[str, Any]) -> Table:
+    header = ["", *_fold_heads(summary), "mean of folds", "95 % interval", "pooled", "frames with landmarks"]
+    row = [
+        "error",
+        *_fold_values(summary, "nme", "mean"),
+        _value(summary, "nme", "mean"),
+        _interval(summary, "nme", "mean"),
+        _value(summary, "nme", "mean", "pooled"),
+        f"{summary['known']['landmarks']:,}",
+    ]
+    title = "mean error of the landmarks in percent of the distance of the outer eye corners"
+    return Table(f"{summary['name']}: {title}{_stamp(summary)}", header, [row], _notes(summary, "nme"))
 
 
 def _notes(summary: Mapping[str, Any], metric: str) -> list[str]:

@@ -97,6 +97,26 @@ def test_thresholds_come_from_the_validation_subjects_of_the_fold(tmp_path: Path
     assert column(evaluate(experiment, resamples=0), "f1")["AU01"] == 0
 
 
+def test_landmark_errors_are_means_over_frames(tmp_path: Path, write_fold: Writer) -> None:
+    write_fold(tmp_path / "fan", 1, {"subject": list("aab"), "nme": [0.02, 0.04, np.nan]}, task="landmarks", aus=[6])
+    write_fold(tmp_path / "fan", 2, {"subject": list("ccdd"), "nme": [0.1, 0.1, 0.2, 0.2]}, task="landmarks", aus=[6])
+    evaluation = evaluate(load_experiment(tmp_path / "fan"), resamples=50)
+    assert evaluation.aus == []
+    assert evaluation.known.tolist() == [6]
+    assert evaluation.metrics.keys() == {"nme"}
+    assert evaluation.metrics["nme"].folds == pytest.approx(np.array([[0.03, 0.03], [0.15, 0.15]]))
+    assert column(evaluation, "nme") == pytest.approx({"landmarks": 0.09, "mean": 0.09})
+    assert column(evaluation, "nme", "pooled")["mean"] == pytest.approx(0.66 / 6)
+    assert np.isfinite(column(evaluation, "nme", part="low")["mean"])
+    assert compare(evaluation, evaluation, "nme").value.tolist() == [0, 0]
+
+
+def test_landmarks_that_were_not_found_are_refused(tmp_path: Path, write_fold: Writer) -> None:
+    write_fold(tmp_path / "fan", 1, {"subject": ["a"], "nme": [np.inf]}, task="landmarks", aus=[6])
+    with pytest.raises(DataError, match="not finite"):
+        evaluate(load_experiment(tmp_path / "fan"))
+
+
 # ------------------------------------------------------------------------------------------------------ intervals
 
 

@@ -173,6 +173,27 @@ def test_a_lower_error_is_better(tmp_path: Path, write_fold: Writer, random_ledg
     assert mean[5] == "better"
 
 
+def test_a_stage_that_finds_landmarks_has_a_report(tmp_path: Path, write_fold: Writer) -> None:
+    rng, means = np.random.default_rng(0), {}
+    for name, worse in (("near", 0.0), ("far", 0.05)):
+        ledger = {"subject": np.repeat(list("abcd"), 5), "nme": rng.uniform(0.02, 0.04, 20) + worse}
+        means[name] = ledger["nme"].mean()
+        path = write_fold(tmp_path / name, 1, ledger, task="landmarks", aus=[6])
+        curves = {"epoch": [0, 1], "train/loss": [2.0, 1.0], "val/nme": [0.1, 0.05]}
+        pd.DataFrame(curves).to_csv(path / "metrics.csv", index=False)
+    page = write_report([tmp_path / "near", tmp_path / "far"], resamples=100)
+    text = page.with_name("report.md").read_text()
+    table = table_of(text, "near: mean error of the landmarks in percent")
+    assert table.loc["error", "holdout-P1"] == f"{100 * means['near']:.1f}"
+    assert table.loc["error", "frames with landmarks"] == "20"
+    assert table_of(text, "near minus far").loc["mean"].iloc[2] == "better"
+    assert "Mean landmark error, by protocol" in text
+    drawn = {picture.name for picture in (page.parent / "figures").iterdir()}
+    assert drawn == {"near_training.png", "far_training.png"}
+    (printed,) = main_tables(summarize(tmp_path / "near", resamples=0))
+    assert printed.caption.startswith("near: mean error of the landmarks")
+
+
 def test_optimistic_selection_is_stamped(report: Path) -> None:
     text = (report / "report.md").read_text()
     assert re.search(r"\*\*right: F1 .*selected on: test\*\*", text)
