@@ -104,6 +104,8 @@ def _outputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
 class FeatureMaps(pl.Callback):
     """Writes ``feature_maps.npz`` in a test: a few pictures and their maps, for the report.
 
+    Of modules whose ``network`` takes what their ``pictures(batch)`` gives.
+
     Pictures of real people, and maps in which one may know them, are not written unless ``faces``.
 
     Args:
@@ -123,7 +125,7 @@ class FeatureMaps(pl.Callback):
         """Take the maps of the first batch, on rank 0."""
         if batch_idx or dataloader_idx or not trainer.is_global_zero or not self.allowed:
             return
-        image = batch["clip"] if "clip" in batch else batch["image"]
+        image = pl_module.pictures(batch)
         chosen = np.unique(np.linspace(0, len(image) - 1, self.frames).round().astype(int))
         image = image[torch.from_numpy(chosen)]
         maps = resolution_maps(pl_module.network, image) | branch_maps(pl_module.network, image)

@@ -99,7 +99,8 @@ def test_the_dynamic_branch_sees_nothing_where_nothing_moves() -> None:
 def test_only_rendered_or_released_faces_are_written(tmp_path: Path, edition: str, faces: bool, written: bool) -> None:
     clip = torch.randint(0, 256, (7, 3, 3, 64, 64), dtype=torch.uint8)
     batch: dict[str, Any] = {"clip": clip, "subject": list("abcdefg"), "sequence": ["s"] * 7, "frame": torch.arange(7)}
-    module, trainer = SimpleNamespace(network=clip_network()), SimpleNamespace(is_global_zero=True)
+    module = SimpleNamespace(network=clip_network(), pictures=lambda batch: batch["clip"])
+    trainer = SimpleNamespace(is_global_zero=True)
     callback = FeatureMaps(tmp_path / "feature_maps.npz", edition, faces, frames=3)
     for number in (0, 1):  # the first batch counts
         callback.on_test_batch_end(trainer, module, {}, batch | {"clip": clip if number == 0 else clip * 0}, number)
