@@ -84,14 +84,17 @@ def differences(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
 
     Args:
         row: The published row.
-        facts: Of the run: `edition` (`published` for the real recordings), `aus`, `label_threshold`, `camera`,
-            `frame_set`, `folds`, the number of finished folds, and `split`, the name of their subject lists.
+        facts: Of the run: `edition` (`published` for the real recordings), `task` (`labels` where labels are
+            reconstructed from themselves), `aus`, `label_threshold`, `camera`, `frame_set`, `folds`, the number of
+            finished folds, and `split`, the name of their subject lists.
     """
     found = []
     for fact in FACTS:
         published, ours = row.protocol[fact], facts.get(fact)
         if published is not None and published != ours:
             found.append(f"{fact.replace('_', ' ')}: {published} vs {'unknown' if ours is None else ours}")
+    if facts.get("task") == "labels":
+        found.insert(0, "seen: pictures vs labels")
     if facts.get("edition") != "published":
         found.insert(0, f"data: published vs {facts.get('edition') or 'unknown'}")
     if set(row.aus) != set(facts["aus"]):

@@ -184,6 +184,7 @@ def comparison_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Sectio
 
 def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
     """The runs beside the published rows of their dataset, with differences where they are comparable."""
+    pairs = [pair for pair in pairs if pair[0].facts["task"] != "labels"]  # reconstructed, not detected
     by_table: dict[tuple[str, int, str], list[PublishedRow]] = {}
     for row in load_published():
         by_table.setdefault((row.paper, row.table, row.metric), []).append(row)

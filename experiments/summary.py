@@ -200,6 +200,8 @@ def _notes(summary: Mapping[str, Any], metric: str) -> list[str]:
             notes.append(
                 f"Without recalibrated batch statistics: {number_text(metric, value)} (mean over folds and AUs)."
             )
+    if facts["task"] == "labels":
+        notes.append("Labels reconstructed from themselves: no picture was looked at, and nothing was detected.")
     if summary["incomplete"]:
         notes.append(f"Unfinished and left out: {', '.join(summary['incomplete'])}.")
     return notes

@@ -142,6 +142,7 @@ def test_same_protocol_is_comparable() -> None:
         ({"frame_set": None}, "frame set: all vs unknown"),
         ({"folds": 1}, "folds: 3 vs 1"),
         ({"edition": "twin"}, "data: published vs twin"),
+        ({"task": "labels"}, "seen: pictures vs labels"),
         ({"aus": [1, 2]}, "AU set: 1 2 4 6 9 12 25 26 vs 1 2"),
     ],
 )

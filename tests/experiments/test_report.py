@@ -194,6 +194,16 @@ def test_a_stage_that_finds_landmarks_has_a_report(tmp_path: Path, write_fold: W
     assert printed.caption.startswith("near: mean error of the landmarks")
 
 
+def test_reconstructed_labels_are_no_detection(runs: Path, tmp_path: Path, write_fold: Writer) -> None:
+    for fold in (1, 2, 3):
+        table = pd.read_parquet(runs / "renet" / f"fold{fold}-seed0" / "predictions.parquet")
+        write_fold(tmp_path / "vae", fold, table, **(AS_PUBLISHED | {"task": "labels"}))
+    text = write_report([tmp_path / "vae"], protocols=["strict"], resamples=0).with_name("report.md").read_text()
+    assert "ACCV" not in text  # no table of published numbers
+    assert "nothing was detected" in text
+    assert "published" not in set(pd.read_csv(tmp_path / "vae" / "report" / "report.csv")["protocol"])
+
+
 def test_optimistic_selection_is_stamped(report: Path) -> None:
     text = (report / "report.md").read_text()
     assert re.search(r"\*\*right: F1 .*selected on: test\*\*", text)
