@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.evaluation import evaluate
+from experiments.ledgers import load_experiment
 from experiments.published import PublishedRow, differences, load_published, unstated
-from experiments.report import write_report
+from experiments.sections import published_section, runs_section
+from experiments.summary import summary_of
+from experiments.tables import to_markdown
 
 ROWS = load_published()
 BY_ID = {row.id: row for row in ROWS}
@@ -190,12 +194,15 @@ def test_the_report_says_why_there_is_no_difference(
         ledger = {k: v for k, v in random_ledger(fold, aus).items() if "level" not in k}
         write_fold(tmp_path / "plus", fold, ledger, dataset="bp4d_plus", split="facsuite", frame_set="all")
     write_fold(tmp_path / "cross", 1, ledger, dataset="mixture(disfa -> bp4d)", split="cross-dataset")
-    text = write_report([tmp_path / "plus", tmp_path / "cross"], resamples=0).with_name("report.md").read_text()
+    pairs = [(run := load_experiment(tmp_path / name), evaluate(run, resamples=0)) for name in ("plus", "cross")]
+    section = published_section(pairs)
+    text = "\n".join([*section.text, *map(to_markdown, section.tables)])
     assert "not comparable (split: unpublished vs facsuite)" in text
     assert "table 3, F1 on bp4d_plus: difference by AU" not in text
     assert text.count("the fold lists were not published, and no others are in use.") == 1  # a table's note
     assert "cross: there are no published rows for mixture(disfa -> bp4d)." in text
-    assert re.search(r"subject lists *\| *facsuite *\| *cross-dataset", text)
+    (facts,) = runs_section([summary_of(*pair) for pair in pairs]).tables
+    assert ["subject lists", "facsuite", "cross-dataset"] in facts.rows
 
 
 def test_what_the_source_does_not_state_is_named_but_does_not_block() -> None:
