@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
         ".*does not have many workers",  # data.num_workers is the user's choice
         ".*LeafSpec",  # Lightning calls torch's deprecated name
         "Checkpoint directory .* exists and is not empty",  # a run that goes on
+        r"Found .* module\(s\) in eval mode",  # AUNet's FAN stays frozen
     ):
         warnings.filterwarnings("ignore", message=expected)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(quiet)

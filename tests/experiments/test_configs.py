@@ -1,27 +1,52 @@
 """Every configuration parses, instantiates, and fits and tests on a twin with the smoke overlay."""
 
 import json
+import subprocess
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
+import experiments.run
+from datamodules.mixture import DATASETS
 from experiments.cli import CONFIGS, SuiteCLI, config_hash, normalise
 from experiments.run import main
 
 FILES = sorted(path.name for path in CONFIGS.glob("[!_]*.yaml"))
 OVERLAYS = sorted(path.name for path in (CONFIGS / "overlays").glob("*.yaml"))
+VARIANTS = sorted(path.name for path in (CONFIGS / "variants").glob("*.yaml"))
+SWEEPS = sorted(path.name for path in (CONFIGS.parents[1] / "sweeps").glob("*.yaml"))
 TWINS = {
-    "BP4D": "synth:bp4d?subjects=6&tasks=1&frames=4&size=64",
+    "AffWild2": "synth:affwild2?release=abaw1&frames=24&size=64&preset=aunet",
+    "BP4D": "synth:bp4d?subjects=9&tasks=1&frames=4&size=64&preset=aunet",
     "BP4DPlus": "synth:bp4d_plus?subjects=8&tasks=1&frames=4&size=64",
-    "DISFA": "synth:disfa?subjects=27&frames=6&size=128",
-    "SynthFACS": "synth:synth_facs?subjects=36&frames=3&size=64&stride=60&rates=balanced",
+    "DISFA": "synth:disfa?subjects=27&frames=6&size=128&preset=aunet",
+    "SynthFACS": "synth:synth_facs?subjects=36&frames=3&size=64&stride=60&rates=balanced&preset=aunet",
 }
+# AUs that the few frames of a twin show, for models that refuse to be trained on an AU that never occurs.
+SHOWN = {"AffWild2": [6, 12], "BP4D": [7, 10, 14], "DISFA": [1, 4, 6, 25], "SynthFACS": [1, 4, 12, 25]}
+MIXED = [1, 4, 7, 10, 12, 14]
+CODED = {"AffWild2": [1, 4, 12], "BP4D": [1, 4, 7, 10, 12, 14], "DISFA": [1, 4, 12]}  # of them
 
 
-def twin(cli: SuiteCLI) -> str:
-    return TWINS[cli.config.data.class_path.rpartition(".")[2]]
+def smoke_words(name: str) -> list[str]:
+    """Command line that trains a configuration on a twin."""
+    words = ["--config", name, "--config", "overlays/smoke.yaml"]
+    config = SuiteCLI(normalise(words)).config
+    data, model = (config[part].class_path.rpartition(".")[2] for part in ("data", "model"))
+    if data == "Mixture":
+        roots = [f"--data.train.{key}={TWINS[DATASETS[key].__name__]}" for key in config.data.init_args.train]
+        words += [*roots, f"--data.aus={MIXED}", "--data.neighbours=1"]
+    else:
+        words += [f"--data.root={TWINS[data]}"]
+    if data != "Mixture" and name.startswith("aunet"):
+        aus = (CODED if "mixture" in name else SHOWN)[data]
+        words += [f"--data.aus={aus}", f"--data.neighbours={60 if data == 'SynthFACS' else 1}"]
+    return [*words, *["--model.width=0.125"] * (model in ("AUNet", "FaceAligner"))]
 
 
 @pytest.mark.parametrize("overlay", ["", *OVERLAYS])
@@ -29,24 +54,85 @@ def twin(cli: SuiteCLI) -> str:
 def test_it_parses_and_instantiates(name: str, overlay: str) -> None:
     overlays = ["--config", f"overlays/{overlay}"] if overlay else []
     cli = SuiteCLI(normalise(["--config", name, *overlays]))
-    model, data = cli.build()
-    assert model.aus == data.aus
     assert cli.config.run.name == Path(name).stem
-    cli.make_trainer(logger=False, accelerator="cpu")
+    if not overlay:
+        model, data = cli.build()
+        assert model.aus == data.aus
+        cli.make_trainer(logger=False, accelerator="cpu")
 
 
+@pytest.fixture(scope="module")
+def smoke_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all of them run, so that a stage which several require runs once."""
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.fixture
+def requirements_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run what a configuration requires by the command line that run.py makes of it, on twins, in this process."""
+
+    def run(line: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(line, main([*line[2:], *smoke_words(Path(line[3]).name)]))
+
+    monkeypatch.setattr(experiments.run, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.mark.usefixtures("requirements_in_process")
 @pytest.mark.filterwarnings("ignore:Relations of these AUs")  # a handful of faces correlates as it likes
 @pytest.mark.parametrize("name", FILES)
-def test_it_fits_and_tests_on_a_twin(name: str, tmp_path: Path) -> None:
-    words = ["--config", name, "--config", "overlays/smoke.yaml", f"--trainer.default_root_dir={tmp_path}"]
-    root = twin(SuiteCLI(normalise(words)))
-    assert main([*words, f"--data.root={root}"]) == 0
-    folder = tmp_path / Path(name).stem / "fold1-seed0"
+def test_it_fits_and_tests_on_a_twin(name: str, smoke_root: Path) -> None:
+    assert main([*smoke_words(name), f"--trainer.default_root_dir={smoke_root}"]) == 0
+    folder = smoke_root / Path(name).stem / "fold1-seed0"
     result = json.loads((folder / "result.json").read_text())
     ledger = pd.read_parquet(folder / "predictions.parquet")
     assert (folder / "DONE").exists()
+    if "mixture" in result["dataset"]:
+        ledger["subject"] = ledger["dataset"] + "/" + ledger["subject"]
     assert set(ledger["subject"]) <= set(result["held_out_subjects"])
     assert len(ledger) == result["n_frames"] > 0
+    for required in SuiteCLI(normalise(["--config", name])).config.run.requires:
+        stage, _, fold = required.partition(".yaml --fold ")
+        done = smoke_root / stage.removesuffix(".yaml") / f"fold{fold or 1}-seed0" / "checkpoints" / "best.ckpt"
+        assert str(done) in (folder / "config.yaml").read_text()
+
+
+def sweep_lines(name: str) -> list[list[str]]:
+    """A command line for each combination of a sweep, as a W&B agent makes it."""
+    sweep = yaml.safe_load((CONFIGS.parents[1] / "sweeps" / name).read_text())
+    fixed = [word for word in sweep["command"] if not word.startswith("${") and word != "python"]
+    assert sweep["command"][-1] == "${args}"
+    given = [[f"--{key}={v}" for v in p.get("values", [p.get("value")])] for key, p in sweep["parameters"].items()]
+    return [[*fixed, *words] for words in product(*given)]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) -> None:
+    folders = set()
+    for line in sweep_lines(name):
+        config = SuiteCLI(normalise(line)).config
+        folders.add((config.run.name, config.data.init_args.fold, config.seed_everything))
+    assert len(folders) == len(sweep_lines(name)) > 1
+
+
+def test_every_variant_is_in_a_sweep_and_is_what_it_is_called() -> None:
+    lines = [line for name in SWEEPS for line in sweep_lines(name) if "--data.fold=1" in line]
+    built = {}
+    for line in lines:
+        model, data = SuiteCLI(normalise([*line, "--model.width=0.125", "--model.pretrained=false"])).build()
+        built[next(word for word in line if word.startswith("--config="))] = model
+        assert bool(data.neighbours) == model.temporal
+        assert model.check(None) is None if not model.has_vae and model.backbone != "fan" else True
+    names = {name.removeprefix("--config=").removeprefix("variants/"): model.variant for name, model in built.items()}
+    assert names == {
+        "aunet_disfa.yaml": "AUNet",
+        "au_fan.yaml": "AU-FAN",
+        "au_vae.yaml": "AU-VAE",
+        "au_tdn.yaml": "AU-TDN",
+        "resnet18.yaml": "resnet18",
+        "resnet18_imagenet.yaml": "resnet18 frozen",
+        "resnet18_a.yaml": "resnet18 VAE TDN",
+    }
+    assert {*VARIANTS} < {*names}
 
 
 def test_a_mixture_counts_by_what_its_stores_hold(tmp_path: Path) -> None:
