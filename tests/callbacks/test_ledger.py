@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from callbacks.ledger import Ledger, gather, ledger_columns, write_parquet
 from datamodules.sampling import EvalSampler
+from lightning_modules.common import metrics
+from lightning_modules.common.errors import ModelError
 
 AUS = [6, 12]
 N = 37  # divides by no batch size or number of processes used here
@@ -113,3 +115,48 @@ def test_intensity_columns_stand_beside_their_labels() -> None:
         "AU17_level": [0, 4],
         "AU17_expected": [0.25, 3.5],
     }
+
+
+def test_a_clip_is_mirrored_as_an_image_is() -> None:
+    class Clips(Known):
+        """The middle frame of a clip is the image; its others must be mirrored too."""
+
+        def predictions(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+            clip = batch["clip"]
+            assert torch.equal(clip[:, 0], clip[:, 2])
+            assert torch.equal(clip[:, 0], 255 - clip[:, 1])
+            return super().predictions({"image": clip[:, 1]})
+
+    batch: dict[str, Any] = dict(Frames()[7])
+    batch = {key: value[None] if torch.is_tensor(value) else [value] for key, value in batch.items()}
+    batch |= {"frame": torch.tensor([7]), "index": torch.tensor([7])}
+    image = batch.pop("image")
+    batch["clip"] = torch.stack([255 - image, image, 255 - image], 1)
+    ledger, model = Ledger(flip=True), Clips()
+    ledger.on_test_batch_end(None, model, model.predictions(batch), batch)
+    assert ledger._parts[0]["AU12_prob"] == PROB[7, 1]
+    np.testing.assert_allclose(ledger._flipped[0]["AU12_prob"], PROB[7, 1] * 0.75)
+
+
+def test_stages_without_aus_leave_one_number_a_frame() -> None:
+    """Every known point is off by 3 and 4 pixels, outer eye corners are 50 apart; frame 1 has not both."""
+    landmarks = torch.zeros(3, 68, 2)
+    landmarks[:, 45] = torch.tensor([30.0, 40.0])
+    landmarks[0, 5] = torch.nan
+    landmarks[1, 36] = torch.nan
+    predicted = landmarks.nan_to_num(1e6) + torch.tensor([3.0, 4.0])
+    predicted[2, 10] = torch.nan
+    batch = {"index": torch.tensor([0, 1, 2]), "dataset": ["d"] * 3, "subject": ["a"] * 3, "sequence": ["s"] * 3}
+    batch |= {"frame": torch.arange(3), "landmarks": landmarks}
+    predictions = {"landmarks_hat": predicted, "confidence": torch.tensor([0.5, 0.25, 1.0])}
+    table = gather([ledger_columns(batch, predictions | {"loss": torch.tensor([1.0, torch.nan, 4.0])}, AUS)])
+    assert set(table) == {"dataset", "subject", "sequence", "frame", "nme", "landmark_confidence", "loss"}
+    np.testing.assert_allclose(table["nme"], [0.1, np.nan, np.inf])
+    assert table["landmark_confidence"].tolist() == [0.5, 0.25, 1]
+    scores = metrics.score(table[:2])
+    assert (scores["nme"], scores["loss"]) == (pytest.approx(0.1), 1)
+    assert metrics.score(table[["loss"]])["loss"] == 2.5
+    assert metrics.flatten(metrics.score(table[["loss"]])) == {"loss": 2.5}
+    assert np.isnan(metrics.score(table[1:2])["nme"])
+    with pytest.raises(ModelError, match="nme of 1 of 3 frames is infinite"):
+        metrics.score(table)
