@@ -31,7 +31,7 @@ def test_a_second_config_wins_and_the_command_line_wins_over_it() -> None:
     cli = parse("--config", "overlays/smoke.yaml", "--data.batch_size=5")
     assert cli.config.model.class_path.endswith("RENet")
     assert cli.config.model.init_args.pretrained is False
-    assert cli.config.data.init_args.image_size == 32
+    assert cli.config.data.init_args.image_size == 64
     assert cli.config.data.init_args.batch_size == 5
     assert cli.config.trainer.max_epochs == 1
 
