@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
+from callbacks.feature_maps import FeatureMaps
 from callbacks.features import Features
 from callbacks.ledger import Ledger, write_parquet
 from callbacks.recalibration import Recalibration
@@ -96,6 +97,7 @@ class Fold:
         if hasattr(model, "features"):
             share = T_SNE_FRAMES / max(1, len(data.rows_test))
             callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
+            callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", data.state_dict()["edition"]))
         trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False)
         as_trained = None
         if data.fold and getattr(model, "recalibrate_batches", 0):
