@@ -3,7 +3,7 @@
 Scores are never averaged over batches or ranks. What a run reports can be computed again from its ledger files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,26 @@ COLUMNS = {
 }
 # Prediction key of a module with one number a frame -> its column.
 PER_FRAME = {"confidence": "landmark_confidence", "loss": "loss"}
-FLIP_AVERAGED = ("au_prob", "expected")
+FLIP_AVERAGED = ("au_prob", "expected", "expression_prob")
 PICTURES = ("image", "clip")
 
 
-def ledger_columns(batch: Mapping[str, Any], predictions: Mapping[str, torch.Tensor], aus: list[int]) -> dict[str, Any]:
+def ledger_columns(
+    batch: Mapping[str, Any], predictions: Mapping[str, torch.Tensor], aus: list[int], expressions: Sequence[str] = ()
+) -> dict[str, Any]:
     """Columns of the ledger for one batch.
 
     Args:
         batch: The batch contract: keys, ``index`` and labels.
-        predictions: By prediction key: (B, A), (B,) of ``PER_FRAME``, or ``landmarks_hat`` (B, L, 2).
+        predictions: By prediction key: (B, A), (B,) of ``PER_FRAME``, ``expression_prob`` (B, K), or ``landmarks_hat``
+            (B, L, 2).
         aus: Action units in the order of labels and predictions.
+        expressions: Names of the K expression classes.
 
     Returns:
         Column name to B values: ``index``, the key, then per AU label and prediction, and what else is predicted;
-        of landmarks their ``nme``, see `metrics.landmark_error`.
+        of expressions ``expression_true`` and ``expression_<Name>_prob``; of landmarks their ``nme``, see
+        `metrics.landmark_error`.
     """
     columns: dict[str, Any] = {"index": batch["index"].cpu().numpy()}
     for name in KEY:
@@ -51,6 +56,10 @@ def ledger_columns(batch: Mapping[str, Any], predictions: Mapping[str, torch.Ten
             continue
         if key == "landmarks_hat":
             columns["nme"] = metrics.landmark_error(batch["landmarks"].cpu().numpy(), predicted)
+            continue
+        if key == "expression_prob":
+            columns["expression_true"] = batch["expression"].cpu().numpy().astype(np.int8)
+            columns |= {f"expression_{name}_prob": predicted[:, k] for k, name in enumerate(expressions)}
             continue
         suffix, label = COLUMNS[key]
         for i, au in enumerate(aus):
@@ -98,19 +107,19 @@ class Ledger(pl.Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch."""
-        self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
+        self._parts.append(ledger_columns(batch, outputs, pl_module.aus, pl_module.expressions))
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch, and its mirror image where asked."""
-        self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
+        self._parts.append(ledger_columns(batch, outputs, pl_module.aus, pl_module.expressions))
         if self.flip:
             mirrored = pl_module.predictions(batch | {key: batch[key].flip(-1) for key in PICTURES if key in batch})
             mean = {key: (outputs[key] + mirrored[key]) / 2 for key in FLIP_AVERAGED if key in outputs}
-            self._flipped.append(ledger_columns(batch, mean, pl_module.aus))
+            self._flipped.append(ledger_columns(batch, mean, pl_module.aus, pl_module.expressions))
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch."""
-        self._parts.append(ledger_columns(batch, outputs, pl_module.aus))
+        self._parts.append(ledger_columns(batch, outputs, pl_module.aus, pl_module.expressions))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Score the validation part, before checkpointing and early stopping look."""

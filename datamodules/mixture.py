@@ -237,6 +237,7 @@ class Mixture(AUDataModule):
             "split": "cross-dataset" if self.roots_test else joined("split"),
             "fold": self.fold,
             "aus": self.aus,
+            "expressions": list(self.expressions),
             "label_threshold": self.label_threshold if any(m.thresholded for m in self.members) else None,
             "camera": joined("camera"),
             "frame_set": joined("frame_set"),

@@ -227,6 +227,7 @@ class StoreDataModule(AUDataModule):
             "split": self.split,
             "fold": self.fold,
             "aus": self.aus,
+            "expressions": list(self.expressions),
             "label_threshold": self.label_threshold if self.thresholded else None,
             "camera": self.cameras,
             "frame_set": self.frame_set,

@@ -161,8 +161,8 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _labelled(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Without the columns of AUs of which no label is known."""
-    truths = [column for column in ledger if re.fullmatch(r"AU\d+_true(_level)?", str(column))]
+    """Without the columns of AUs, and of expressions, of which no label is known."""
+    truths = [column for column in ledger if re.fullmatch(r"(AU\d+|expression)_true(_level)?", str(column))]
     unknown = {str(column).split("_")[0] for column in truths if not (ledger[column] >= 0).any()}
     return ledger[[column for column in ledger if str(column).split("_")[0] not in unknown]].reset_index(drop=True)
 

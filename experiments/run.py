@@ -28,7 +28,7 @@ from experiments.fold import Fold, is_rank_zero
 from experiments.run_folder import RunFolder, write_text
 from experiments.terminal import exit_with
 from lightning_modules.base import AUModule
-from lightning_modules.common import weights
+from lightning_modules.common import metrics, weights
 from lightning_modules.common.classifier import AUClassifier
 
 INHERITED_TRAINER = ("default_root_dir", "accelerator", "devices", "precision")
@@ -215,7 +215,8 @@ def log_to(path: Path) -> None:
 def print_result(folder: RunFolder) -> None:
     """The scores of a finished run, from its result.json."""
     result = json.loads(folder.result.read_text())
-    headline = {k: v for k, v in result.get("metrics", {}).items() if k.endswith("_mean") and v is not None}
+    scores = metrics.flatten(result.get("metrics", {}))
+    headline = {name: value for name, value in scores.items() if name.endswith("_mean") or name == "accuracy"}
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
     print(f"{folder.path}: {numbers or 'done'} ({result['epochs']} epochs, {result['seconds']:.0f} s)", flush=True)
 

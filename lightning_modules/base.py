@@ -1,6 +1,7 @@
 """AUModule: what every paper's LightningModule shares. A paper adds losses and predictions; scoring lies elsewhere."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,14 @@ class AUModule(pl.LightningModule, ABC):
     Args:
         aus: FACS numbers of the action units, in the order of the label columns of the batch.
         seed: Seeds every draw of the training steps, together with the global step.
+
+    Attributes:
+        expressions: Names of the expression classes, in the order of the labels; none where expressions are not
+            predicted.
     """
 
     network: nn.Module
+    expressions: Sequence[str] = ()
     monitor: str = "val/f1_mean"
     monitor_mode: str = "max"
 
@@ -35,7 +41,10 @@ class AUModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """What the ledger stores: ``au_prob`` (B, A), or ``level`` and ``expected`` (B, A) for intensity."""
+        """What the ledger stores.
+
+        ``au_prob`` (B, A), or ``level`` and ``expected`` (B, A) for intensity; ``expression_prob`` (B, K).
+        """
 
     def check(self, data: dict[str, Any] | None) -> None:
         """Look for faults of arguments and files before a Trainer exists.
@@ -46,11 +55,15 @@ class AUModule(pl.LightningModule, ABC):
         Raises:
             ModelError: With the remedy.
         """
-        if not self.aus or len(set(self.aus)) < len(self.aus):
+        if not (self.aus or self.expressions) or len(set(self.aus)) < len(self.aus):
             raise ModelError(f"model.aus: {self.aus} is empty or names an AU twice", "list each AU number once")
         if data and data["aus"] != self.aus:
             what = f"model.aus: {self.aus} are not the labels of the data, {data['aus']}"
             raise ModelError(what, "leave model.aus at ${data.init_args.aus}")
+        if data and self.expressions and list(data["expressions"]) != list(self.expressions):
+            what = f"model.expressions: {', '.join(self.expressions)} are not the classes of {data['dataset']}"
+            labelled = f"set model.expressions=[{', '.join(data['expressions'])}]"
+            raise ModelError(what, labelled if data["expressions"] else "take a dataset that labels expressions")
 
     @property
     def initialisation(self) -> str:

@@ -1,19 +1,20 @@
-"""Scores of action units from a ledger: pure functions on NumPy arrays, computed once over all frames.
+"""Scores of action units and expressions from a ledger: pure functions on NumPy arrays, computed once over all frames.
 
 A ledger is a mapping of columns (a dict of arrays or a pandas DataFrame), one row a frame:
 
 - occurrence: `AU01_true` in {-1, 0, 1} and `AU01_prob` in [0, 1];
 - intensity: `AU01_true_level` in {-1, 0..5} and `AU01_level` (the scored level);
+- expressions: `expression_true` in {-1, 0..K-1} and `expression_<Name>_prob` for each of the K classes, in their order;
 - a stage before AUs: `nme` (landmarks) or `loss`, one number a frame, NaN where there is no truth.
 
 A label of -1 is unknown; its row is left out for that AU only. A score that cannot be computed is NaN, stays out of
 the mean and is listed under `undefined`. Whether a score is undefined depends on the labels, never on the prediction,
 so that a model cannot raise its mean by predicting nothing: F1 and average precision need a positive, ROC-AUC both
-classes, PCC labels that vary.
+classes, PCC labels that vary; F1 and recall of an expression need a frame that shows it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ OCCURRENCE_METRICS = ("f1", "accuracy", "auc", "ap")
 INTENSITY_METRICS = ("icc", "mae", "mse", "pcc")
 FRAME_METRICS = ("nme", "loss")
 LABEL_FACTS = ("prevalence", "positives", "n", "undefined")
+LOGGED_AS = {"expression/accuracy": "accuracy"}  # AUs have accuracy_mean
 
 
 class Ledger(Protocol):
@@ -51,6 +53,13 @@ def intensity_aus(columns: Iterable[str]) -> list[int]:
     """Action units that the ledger can score for intensity, ascending."""
     present = set(columns)
     return [au for au in ledger_aus(present) if {f"AU{au:02d}_true_level", f"AU{au:02d}_level"} <= present]
+
+
+def expression_names(columns: Iterable[str]) -> list[str]:
+    """Expression classes that the ledger can score, in the order of their labels."""
+    present = list(columns)
+    found = [match[1] for name in present if (match := re.fullmatch(r"expression_(.+)_prob", name))]
+    return found if "expression_true" in present else []
 
 
 def known_pairs(ledger: Ledger, true: str, predicted: str) -> tuple[NDArray[np.int64], Floats]:
@@ -193,6 +202,54 @@ def pcc(true: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
 
 
+# --------------------------------------------------------------------------------------------------- expressions
+
+
+def known_choices(ledger: Ledger, names: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels (n,) and most probable classes (n,) of the rows whose expression is known; of equals the first class.
+
+    Raises:
+        ModelError: As `known_pairs`.
+    """
+    pairs = [known_pairs(ledger, "expression_true", f"expression_{name}_prob") for name in names]
+    return pairs[0][0], np.stack([prob for _, prob in pairs], axis=1).argmax(axis=1)
+
+
+def class_confusion(true: ArrayLike, choice: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """(K, K) number of frames of the class of the row that were called the class of the column."""
+    pairs = np.asarray(true, np.int64) * classes + np.asarray(choice, np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def class_scores(confusion: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Accuracy (...), F1 and recall (..., K) of confusion matrices (..., K, K); NaN for a class without frames."""
+    table = np.asarray(confusion, np.float64)
+    hits, shown = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1)
+    frames = shown.sum(axis=-1)
+    accuracy = np.where(frames > 0, hits.sum(axis=-1) / np.maximum(frames, 1), np.nan)
+    recall = np.where(shown > 0, hits / np.maximum(shown, 1), np.nan)
+    return accuracy, f1_from_counts(hits, table.sum(axis=-2) - hits, shown - hits), recall
+
+
+def score_expressions(ledger: Ledger) -> dict[str, Any]:
+    """Scores of the most probable class, over the frames whose expression is known.
+
+    Returns:
+        `accuracy`; per class `f1`, `recall` and the known frames `n`; `f1_mean` and `recall_mean`, means over the
+        classes that occur (macro F1, balanced accuracy); `undefined`: metric -> classes with NaN.
+    """
+    names = expression_names(ledger)
+    table = class_confusion(*known_choices(ledger, names), len(names))
+    accuracy, f1, recall = class_scores(table)
+    scores: dict[str, Any] = {"accuracy": float(accuracy)}
+    for metric, values in (("f1", f1), ("recall", recall)):
+        scores[f"{metric}_mean"] = float(mean_defined(values))
+        scores[metric] = dict(zip(names, values.tolist(), strict=True))
+    scores["n"] = dict(zip(names, table.sum(axis=1).tolist(), strict=True))
+    absent = [name for name, n in scores["n"].items() if n == 0]
+    return scores | {"undefined": {"f1": absent, "recall": absent} if absent else {}}
+
+
 # --------------------------------------------------------------------------------------------- one number a frame
 
 
@@ -238,7 +295,8 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
         Per metric the per-AU values and their mean, `{"f1": {"AU01": x, ...}, "f1_mean": x, ...}`: f1, accuracy, auc
         and ap where occurrence is predicted, icc, mae, mse and pcc where intensity is. Beside them per AU, without a
         mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric -> AUs with NaN.
-        `nme` and `loss`, where the ledger has them: their mean over the frames that have one.
+        `nme` and `loss`, where the ledger has them: their mean over the frames that have one. `expression`, where
+        expressions are predicted: see `score_expressions`.
 
     Raises:
         ModelError: A prediction beside a known label is not finite, or an error is infinite.
@@ -286,6 +344,8 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
                     "the training has diverged: lower model.lr, or use trainer.precision=32",
                 )
             scores[metric] = float(mean_defined(numbers))
+    if expression_names(ledger):
+        scores["expression"] = score_expressions(ledger)
     undefined = {m: [au for au, value in by_au.items() if np.isnan(value)] for m, by_au in per_au.items()}
     return {**scores, **facts, "undefined": {metric: aus for metric, aus in undefined.items() if aus}}
 
@@ -295,7 +355,8 @@ def trivial(ledger: Ledger) -> dict[str, Any]:
 
     Returns:
         Per AU and as mean (`*_mean`): `all_positive_f1` = 2p / (1 + p) at prevalence p and `all_negative_accuracy`
-        = 1 - p where occurrence is predicted, `all_zero_mae` = the mean level where intensity is.
+        = 1 - p where occurrence is predicted, `all_zero_mae` = the mean level where intensity is. `majority_accuracy`:
+        the share of the most frequent expression among these labels, which no constant answer exceeds.
     """
     values: dict[str, dict[str, float]] = {}
     for au in occurrence_aus(ledger):
@@ -312,11 +373,17 @@ def trivial(ledger: Ledger) -> dict[str, Any]:
     for metric, by_au in values.items():
         result[metric] = by_au
         result[f"{metric}_mean"] = float(mean_defined(list(by_au.values())))
+    if names := expression_names(ledger):
+        true, _ = known_choices(ledger, names)
+        result["majority_accuracy"] = float(np.bincount(true).max() / true.size) if true.size else float("nan")
     return result
 
 
 def flatten(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Nested scores as flat names to log: `f1_mean`, `f1/AU12`; without the facts of the labels, which never change."""
+    """Nested scores as flat names to log, without the facts of the labels, which never change.
+
+    `f1_mean`, `f1/AU12`; `accuracy`, `expression/f1_mean`, `expression/f1/Fear`.
+    """
     flat: dict[str, float] = {}
     for name, value in scores.items():
         if name in LABEL_FACTS:
@@ -325,7 +392,7 @@ def flatten(scores: Mapping[str, Any]) -> dict[str, float]:
             flat |= {f"{name}/{key}": number for key, number in flatten(value).items()}
         elif isinstance(value, int | float | np.number):
             flat[name] = float(value)
-    return flat
+    return {LOGGED_AS.get(name, name): value for name, value in flat.items()}
 
 
 def to_json(value: Any) -> Any:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import DataLoader
 
 from callbacks.ledger import Ledger, gather, ledger_columns, write_parquet
@@ -19,6 +19,9 @@ N = 37  # divides by no batch size or number of processes used here
 RANDOM = np.random.default_rng(5)
 TRUE = RANDOM.integers(-1, 2, (N, 2))
 PROB = RANDOM.random((N, 2)).astype(np.float32)
+NAMES = ["Neutral", "Fear", "Scream"]
+EXPRESSION = RANDOM.integers(-1, 3, N)
+EXPRESSION_PROB = RANDOM.dirichlet(np.ones(3), N).astype(np.float32)
 
 
 class Frames(torch.utils.data.Dataset[dict[str, Any]]):
@@ -27,7 +30,8 @@ class Frames(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         key = {"dataset": "d", "subject": f"S{i // 10}", "sequence": "s", "frame": i}
-        return {"image": torch.tensor([[[i, 255 - i]]]), "au": torch.from_numpy(TRUE[i]), "index": i, **key}
+        labels = {"au": torch.from_numpy(TRUE[i]), "expression": torch.tensor(EXPRESSION[i])}
+        return {"image": torch.tensor([[[i, 255 - i]]]), "index": i, **labels, **key}
 
 
 class Data(pl.LightningDataModule):
@@ -42,11 +46,16 @@ class Known(pl.LightningModule):
     """Predicts PROB of the frame that the image names; its mirror image is another probability."""
 
     aus = AUS
+    expressions = NAMES
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         left, right = batch["image"][:, 0, 0, 0], batch["image"][:, 0, 0, 1]
-        plain = torch.from_numpy(PROB)[torch.minimum(left, right)]
-        return {"au_prob": torch.where((left < right)[:, None], plain, plain / 2)}
+        frame, mirrored = torch.minimum(left, right), (left > right)[:, None]
+        au, expression = torch.from_numpy(PROB)[frame], torch.from_numpy(EXPRESSION_PROB)[frame]
+        return {
+            "au_prob": torch.where(mirrored, au / 2, au),
+            "expression_prob": torch.where(mirrored, expression.flip(-1), expression),
+        }
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, torch.Tensor]:
         return self.predictions(batch)
@@ -85,6 +94,13 @@ class TestEvaluation:
             known = TRUE[:, i] >= 0
             expected = f1_score(TRUE[known, i], PROB[known, i] >= 0.5)
             assert float(scored.callback_metrics[f"test/f1/AU{au:02d}"]) == pytest.approx(expected, abs=1e-6)
+        np.testing.assert_array_equal(table["expression_true"], EXPRESSION)
+        np.testing.assert_array_equal(table[[f"expression_{name}_prob" for name in NAMES]], EXPRESSION_PROB)
+        known, choice = EXPRESSION >= 0, EXPRESSION_PROB.argmax(1)
+        logged = {name: float(value) for name, value in scored.callback_metrics.items()}
+        assert logged["test/accuracy"] == pytest.approx(accuracy_score(EXPRESSION[known], choice[known]), abs=1e-6)
+        macro = f1_score(EXPRESSION[known], choice[known], average="macro")
+        assert logged["test/expression/f1_mean"] == pytest.approx(macro, abs=1e-6)
 
     def test_two_processes_leave_the_table_of_one(self, tmp_path: Path) -> None:
         one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
@@ -98,6 +114,9 @@ class TestEvaluation:
         ledger = Ledger(flip=True)
         trainer(ledger).test(Known(), Data(), verbose=False)
         np.testing.assert_allclose(ledger.tables["test_flip"][["AU06_prob", "AU12_prob"]], PROB * 0.75, rtol=1e-6)
+        mean = (EXPRESSION_PROB + EXPRESSION_PROB[:, ::-1]) / 2
+        columns = [f"expression_{name}_prob" for name in NAMES]
+        np.testing.assert_allclose(ledger.tables["test_flip"][columns], mean, rtol=1e-6)
         np.testing.assert_allclose(ledger.tables["test"][["AU06_prob", "AU12_prob"]], PROB)
 
 

@@ -70,3 +70,15 @@ def test_a_checkpoint_says_whose_it_is(aus):
     checkpoint: dict = {}
     TwoTerms(aus).on_save_checkpoint(checkpoint)
     assert checkpoint == {"model": {"class": "TwoTerms", "aus": aus, "initialisation": "none"}}
+
+
+def test_expressions_are_those_of_the_data_in_their_order(provenance):
+    model = TwoTerms([])
+    model.expressions = ["Neutral", "Smile"]
+    model.check(provenance(aus=[], expressions=["Neutral", "Smile"]))
+    with pytest.raises(ModelError, match="Neutral, Smile are not the classes of disfa") as fault:
+        model.check(provenance(aus=[], expressions=["Smile", "Neutral"]))
+    assert fault.value.remedy == "set model.expressions=[Smile, Neutral]"
+    with pytest.raises(ModelError) as fault:
+        model.check(provenance(aus=[], expressions=[]))
+    assert fault.value.remedy == "take a dataset that labels expressions"

@@ -248,3 +248,67 @@ def test_thresholds_ignore_unknown_labels_and_keep_a_half_without_positives() ->
     chosen = metrics.thresholds(table, "f1")
     assert 0.3 < chosen[1] <= 0.4
     assert chosen[2] == 0.5
+
+
+# ---------------------------------------------------------------------------------------------------- expressions
+
+CLASSES = ("Neutral", "Fear", "Other", "Smile")
+
+
+def expression_ledger(seed: int, absent: int | None = None, n: int = 300) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    true = rng.choice([-1, 0, 0, 1, 2, 3], n)
+    true[true == absent] = 0
+    prob = rng.dirichlet(np.ones(len(CLASSES)), n) + np.eye(len(CLASSES))[true]
+    prob[::7] = 0.25  # ties go to the first class
+    return {"expression_true": true, **{f"expression_{name}_prob": prob[:, k] for k, name in enumerate(CLASSES)}}
+
+
+@pytest.mark.parametrize("absent", [None, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_expression_scores_equal_sklearn(seed: int, absent: int | None) -> None:
+    ledger = expression_ledger(seed, absent)
+    scores = metrics.score(ledger)["expression"]
+    known = ledger["expression_true"] >= 0
+    true = ledger["expression_true"][known]
+    choice = np.stack([ledger[f"expression_{name}_prob"] for name in CLASSES], 1)[known].argmax(1)
+    present = [k for k in range(4) if k != absent]
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(true, choice))
+    assert scores["f1_mean"] == pytest.approx(sk.f1_score(true, choice, labels=present, average="macro"))
+    assert scores["recall_mean"] == pytest.approx(sk.recall_score(true, choice, labels=present, average="macro"))
+    for metric, reference in (("f1", sk.f1_score), ("recall", sk.recall_score)):
+        expected = reference(true, choice, labels=present, average=None)
+        assert [scores[metric][CLASSES[k]] for k in present] == pytest.approx(expected.tolist())
+    assert scores["n"] == {name: int((true == k).sum()) for k, name in enumerate(CLASSES)}
+    nothing = [] if absent is None else ["Other"]
+    assert scores["undefined"] == ({"f1": nothing, "recall": nothing} if nothing else {})
+    assert [name for name, value in scores["f1"].items() if np.isnan(value)] == nothing
+    table = metrics.class_confusion(true, choice, 4)
+    assert (table == sk.confusion_matrix(true, choice, labels=range(4))).all()
+    largest = np.bincount(true).max() / true.size
+    assert metrics.trivial(ledger)["majority_accuracy"] == pytest.approx(largest)
+
+
+def test_expressions_stand_beside_aus_and_have_one_name_in_the_log() -> None:
+    ledger = {**expression_ledger(0), "AU06_true": np.ones(300, int), "AU06_prob": np.full(300, 0.9)}
+    scores = metrics.score(ledger)
+    assert (scores["f1_mean"], scores["accuracy"]) == (1, {"AU06": 1})
+    flat = metrics.flatten(scores)
+    assert flat["accuracy"] == scores["expression"]["accuracy"] < 1
+    assert flat["expression/recall/Fear"] == scores["expression"]["recall"]["Fear"]
+    assert not {"expression/accuracy", "expression/n/Fear"} & set(flat)
+    json.dumps(metrics.to_json(scores), allow_nan=False)
+
+
+def test_unlabelled_expressions_are_undefined() -> None:
+    ledger = expression_ledger(0) | {"expression_true": np.full(300, -1)}
+    assert np.isnan(metrics.score(ledger)["expression"]["accuracy"])
+    assert np.isnan(metrics.trivial(ledger)["majority_accuracy"])
+    assert metrics.expression_names({"expression_Fear_prob": 0}) == []  # no labels: nothing to score
+
+
+def test_diverged_expressions_are_refused() -> None:
+    ledger = expression_ledger(0)
+    ledger["expression_Fear_prob"][ledger["expression_true"] >= 0] = np.nan
+    with pytest.raises(ModelError, match="expression_Fear_prob"):
+        metrics.score(ledger)
