@@ -229,7 +229,9 @@ def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
     try:
         FrameStore.check_root(out)
     except DataError as error:
-        raise DataError(str(error), f"choose another --out, or delete {out}") from error
+        # Only what is a store is called expendable: --out may point to the raw data by mistake.
+        spoilt = (out / MANIFEST).exists()
+        raise DataError(str(error), f"choose another --out{f', or delete {out}' if spoilt else ''}") from error
     _check_same(FrameStore(out).manifest, wanted, out)
 
 

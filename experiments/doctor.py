@@ -1,21 +1,23 @@
 """Check a frame store, and look at it. Exit code 1 when something is wrong.
 
-    python experiments/doctor.py data/disfa [--full] [--html FILE]
+    python experiments/doctor.py data/disfa [--full] [--compare STORE] [--html FILE]
 
 Files, keys, labels, landmarks and pictures are held to the manifest; rows and labels to what is known about the
 published archive, or to a twin's truth; folds to the published lists. Pictures that two sides share, label files that
-are shifted against their pictures, and frames that others found unusable are found. The table's facts and faults, crops
-with their landmarks and plots stand on a page (STORE.html, one file).
+are shifted against their pictures, and frames that others found unusable are found. With ``--compare``, the distance to
+the landmarks of another store of the same data is told: delivered against detected ones. The table's facts and faults,
+crops with their landmarks and plots stand on a page (STORE.html, one file).
 """
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.errors import DataError
 from datamodules.store import FrameStore
-from experiments.examination import content, reference, timing
+from experiments.examination import comparison, content, reference, timing
 from experiments.examination.findings import Case, Check, Finding, Result, carry_out, plural
 from experiments.terminal import exit_with
 
@@ -64,11 +66,16 @@ def main() -> int:
     parser.add_argument(
         "--full", action="store_true", help=f"decode every picture, not {content.SAMPLE} spread over the store"
     )
+    parser.add_argument("--compare", type=Path, metavar="STORE", help="tell how far its landmarks lie from these")
     parser.add_argument("--html", type=Path, metavar="FILE", help="where to write the page (default: STORE.html)")
     arguments = parser.parse_args()
     FrameStore.check_root(arguments.store)
     page = page_path(arguments.store, arguments.html)
-    examination = examine(FrameStore(arguments.store), full=arguments.full)
+    store, other = FrameStore(arguments.store), None
+    if arguments.compare is not None:
+        FrameStore.check_root(arguments.compare)
+        comparison.check_other(store, other := FrameStore(arguments.compare))
+    examination = examine(store, full=arguments.full, other=other)
     print("\n".join(report(examination)))
     if examination.timing is not None:
         from experiments.examination.page import write_page  # matplotlib takes a second
@@ -92,13 +99,16 @@ def page_path(store: Path, wanted: Path | None) -> Path:
     return page
 
 
-def examine(store: FrameStore, full: bool = False, progress: bool = True) -> Examination:
+def examine(
+    store: FrameStore, full: bool = False, progress: bool = True, other: FrameStore | None = None
+) -> Examination:
     """Carry out all checks; the manifest is taken at its word, the rest is held to it.
 
     Args:
         store: The store.
         full: Decode every picture instead of `content.SAMPLE` spread over the store.
         progress: Whether to show progress bars.
+        other: A store of the same data, whose landmarks are compared.
     """
     case = Case(store, full, progress)
     results = [carry_out(name, check, case) for name, check in FOUNDATION.items()]
@@ -107,6 +117,8 @@ def examine(store: FrameStore, full: bool = False, progress: bool = True) -> Exa
     results += [carry_out(name, check, case) for name, check in CHECKS.items()]
     looked = timing.look(case)
     results.append(carry_out("timing", lambda _: timing.findings(looked), case))
+    if other is not None:
+        results.append(carry_out("compared", partial(comparison.landmarks, other=other), case))
     return Examination(case, results, looked)
 
 

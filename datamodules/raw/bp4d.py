@@ -6,11 +6,11 @@
                                                      2); .obj and .mtl files of the 3D models lie beside them
       AUCoding/AU_OCC/F001_T1.csv                    occurrence, in older copies AUCoding/F001_T1.csv: a header of AU
                                                      numbers, `0` over the column of frame numbers; 0, 1, or 9 for
-                                                     unknown. Some copies list only AUs that are coded, others all of
-                                                     them in sequence; those from 40 are uncoded
+                                                     unknown (999 in some copies). Some list only AUs that are coded,
+                                                     others all of them in sequence; those from 40 are uncoded
       AU Intensity Codes3.0/AU06/F001_T1_AU06.csv    intensity of AUs 6 10 12 14 17, also in AU-Intensity-Codes3.0/,
                                                      BP4D-AUIntensityCodes/Project/ or AUCoding/AU_INT/: no header,
-                                                     lines `frame,intensity`, 0..5 or 9; some frames are absent
+                                                     lines `frame,intensity`, 0..5, 9 or 999; some frames are absent
 
 41 subjects F001..F023 and M001..M018, tasks T1..T8, each with some 500 coded frames in a row, which begin anywhere in
 the sequence. The picture of CSV frame f is number f + ``frame_offset``. Labels govern: every row of an occurrence file
@@ -38,6 +38,8 @@ from datamodules.raw.records import FrameRecord, edition_of
 
 #: AUs from this number on have columns in some copies, but are not coded.
 UNCODED = 40
+#: Codes of what is unknown: the archive's, and that of copies made for other programs.
+UNKNOWN = (9, 999)
 
 _SUBJECT = re.compile(r"[FM]\d{3}")
 _LABEL_FILE = re.compile(r"([FM]\d{3}_T(?:[1-9]|10))\.csv")  # a T11 that BP4D+ names in places has no data
@@ -348,7 +350,7 @@ def read_occurrence(path: Path) -> tuple[np.ndarray, dict[int, np.ndarray]]:
             ) from error
     frames = _ascending(path, table[:, frame_column], 2)
     for au, column in columns.items():
-        wrong = ~np.isin(table[:, column], (0, 1, 9))
+        wrong = ~np.isin(table[:, column], (0, 1, *UNKNOWN))
         if wrong.any():
             row = int(wrong.argmax())
             raise DataError(f"{path}, line {row + 2}: AU {au} is {table[row, column]}, not 0, 1 or 9", _RESTORE)
@@ -367,7 +369,7 @@ def read_intensity(path: Path) -> tuple[np.ndarray, np.ndarray]:
     lines = read_text(path)
     table = np.empty((len(lines), 2), np.int64)
     for row, line in enumerate(lines):
-        match = re.fullmatch(r"\s*(\d+)\s*,\s*([0-59])\s*", line)
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*([0-5]|9|999)\s*", line)
         if match is None:
             raise DataError(f"{path}, line {row + 1}: {line[:60]!r} is not 'frame,intensity' (0..5, or 9)", _RESTORE)
         table[row] = int(match[1]), int(match[2])
@@ -387,4 +389,4 @@ def _ascending(path: Path, frames: np.ndarray, first_line: int) -> np.ndarray:
 
 
 def _known(values: np.ndarray) -> np.ndarray:
-    return np.where(values == 9, -1, values).astype(np.int8)
+    return np.where(np.isin(values, UNKNOWN), -1, values).astype(np.int8)

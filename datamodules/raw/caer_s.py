@@ -201,7 +201,7 @@ class CAERSRaw:
 
     @staticmethod
     def _box(file: Path, row: int, line: str) -> tuple[tuple[str, int], np.ndarray]:
-        where = f"{file}, line {row}: {line!r}"
+        where = f"{file}, line {row}: {line[:60]!r}"
         match = _BOX_LINE.fullmatch(line)
         if match is None or match["folder"] not in _SPELLINGS:
             raise DataError(

@@ -190,6 +190,18 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     return doctor.main()
 
 
+def test_landmarks_of_another_store(
+    patient: Path, sound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = np.load(patient / "landmarks.npy")
+    rewrite_array(patient, "landmarks.npy", 0, points[0] + (1, 0))
+    assert run(monkeypatch, patient, "--compare", sound) == 0
+    printed = capsys.readouterr().out
+    assert f"compared    1 note  10 frames with landmarks here and in {sound}" in printed
+    share = 1 / np.linalg.norm(points[0, 36] - points[0, 45]) / 10  # crops are similarities, one of ten frames moved
+    assert f"; all {share:.3f}, " in printed
+
+
 def test_exit_codes_table_and_page(
     patient: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,5 +228,7 @@ def test_exit_codes_table_and_page(
     assert "nothing else can be looked at before that is mended" in capsys.readouterr().out
     with pytest.raises(DataError, match="nowhere"):
         run(monkeypatch, patient.parent / "nowhere")
+    with pytest.raises(DataError, match="elsewhere"):
+        run(monkeypatch, patient, "--compare", patient.parent / "elsewhere")
     with pytest.raises(DataError, match="lies in the store"):
         run(monkeypatch, patient, "--html", patient / "page.html")

@@ -144,11 +144,13 @@ def test_columns_are_found_by_name(folder: Path) -> None:
     assert "line 1" in refusal(folder)
 
 
-def test_nines_and_absent_intensities_are_unknown(folder: Path) -> None:
+@pytest.mark.parametrize("unknown", ["9", "999"])
+def test_unknown_codes_and_absent_intensities(folder: Path, unknown: str) -> None:
     cells = occurrence(folder).read_text().splitlines()[2].split(",")
-    cells[HEADER.index(10)] = "9"
+    cells[HEADER.index(10)] = unknown
     replace_line(occurrence(folder), 3, ",".join(cells))
-    intensity(folder, 6).write_text("7,3\n8,2\n10,9\n11,5\n12,4\n")  # 7 and 12 are not labelled, 9 is absent
+    # 7 and 12 are not labelled, 9 is absent
+    intensity(folder, 6).write_text(f"7,3\n8,2\n10,{unknown}\n11,5\n12,4\n")
     raw = BP4DRaw(folder)
     raw.check()
     records = list(raw.frames("F001_T2"))
