@@ -127,6 +127,27 @@ def cooccurrence(true: ArrayLike, called: ArrayLike, aus: Sequence[int]) -> Figu
 
 
 @styled
+def confusion(table: ArrayLike, names: Sequence[str]) -> Figure:
+    """Confusion matrix in shares of the rows; a class that is never shown has a blank row.
+
+    Args:
+        table: (K, K) number of frames of the class of the row that were called the class of the column.
+        names: The K classes.
+    """
+    table = np.asarray(table, np.float64)
+    shown = table.sum(axis=1)
+    side = 2.2 + 0.42 * len(names)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = np.where(shown > 0, (table / np.maximum(shown, 1)[:, None]).T, np.nan).T
+    image = _matrix(axes, shares, names, "Blues", 0, 1)
+    axes.set_yticks(range(len(names)), [f"{name} ({n:,.0f})" for name, n in zip(names, shown, strict=True)], fontsize=8)
+    axes.set(title="expressions", xlabel="called", ylabel="shown (frames)")
+    figure.colorbar(image, ax=axes, shrink=0.85, label="share of the row")
+    return figure
+
+
+@styled
 def correlations(labels: ArrayLike, predictions: ArrayLike, aus: Sequence[int], title: str = "predictions") -> Figure:
     """Correlation matrices of labels and of predictions, and their difference (Yang et al. 2023, Fig. 8).
 

@@ -23,6 +23,7 @@ from lightning_modules.common.metrics import (
     OCCURRENCE_METRICS,
     Floats,
     average_precision,
+    expression_names,
     f1_from_counts,
     intensity_aus,
     mean_defined,
@@ -38,13 +39,21 @@ _Weights = Mapping[int, NDArray[Any]]  # fold -> (R, S of the fold)
 
 # ICC is a ratio of variances that a single fold estimates badly; all others follow the papers' mean of folds.
 HEADLINE: dict[str, Aggregation] = {"icc": "pooled"}
-TRUTH = {"occurrence": "true", "intensity": "true_level", "landmarks": "known"}  # column that knows the labels
-TRIVIAL = {"occurrence": ("all_positive_f1", "all_negative_accuracy"), "intensity": ("all_zero_mae",)}
+# What the ledger is scored for -> column that knows the labels, and metrics: own ones, then of trivial predictors.
+TRUTH = {"occurrence": "true", "intensity": "true_level", "landmarks": "known", "expression": "no_au"}
+METRICS = {
+    "occurrence": (*OCCURRENCE_METRICS, "all_positive_f1", "all_negative_accuracy"),
+    "intensity": (*INTENSITY_METRICS, "all_zero_mae"),
+    "landmarks": ("nme",),
+    "expression": ("expression_accuracy", "expression_f1", "expression_recall", "majority_accuracy"),
+}
+WHOLE = {"nme": "landmarks", "expression_accuracy": "expressions", "majority_accuracy": "expressions"}  # one column
+BY_CLASS = ("expression_f1", "expression_recall")
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One number a column, the columns being the AUs and then their mean; of landmarks, one and again the same.
+    """One number a column, A of them and then their mean: see `Evaluation.columns`.
 
     Attributes:
         value: (A + 1,) on the ledgers as they are.
@@ -78,33 +87,54 @@ class Evaluation:
     """All metrics of one experiment under one reading of its ledgers.
 
     Attributes:
-        aus: The A action units, ascending; none for a run that finds landmarks.
+        aus: The A action units, ascending; none for a run that finds landmarks or expressions alone.
+        expressions: The K expression classes; none for a run without expressions.
         folds: The F finished folds.
         subjects: Fold -> held-out subjects, sorted; `dataset/subject` where the ledger names the dataset.
         frames: Fold -> number of frames in the ledger.
         metrics: Metric -> scores; the trivial predictors are among them under their own names. Of a run that finds
-            landmarks `nme`, the error of a frame as a fraction of the distance of the outer eye corners.
+            landmarks `nme`, the error of a frame as a fraction of the distance of the outer eye corners. Expressions
+            have `expression_accuracy`, and by class `expression_f1` and `expression_recall`.
         known: (A,) frames with a known label, all folds; `positives` (A,) those with the AU (level 1 or more).
+        class_frames: (K,) frames that show a class, all folds.
         subject_f1: (S, A) F1 of single subjects (first seed), NaN without positives; empty for intensity.
         resamples: R.
         seed: Of the resampling.
     """
 
     aus: list[int]
+    expressions: list[str]
     folds: list[int]
     subjects: dict[int, list[str]]
     frames: dict[int, int]
     metrics: dict[str, MetricScores]
     known: NDArray[np.int64]
     positives: NDArray[np.int64]
+    class_frames: NDArray[np.int64]
     subject_f1: Floats
     resamples: int
     seed: int
 
     @property
     def names(self) -> list[str]:
-        """Column names of every array: `AU01`, ..., `mean`; of a run that finds landmarks, `landmarks` and `mean`."""
-        return [*([f"AU{au:02d}" for au in self.aus] or ["landmarks"]), "mean"]
+        """Names of the AUs and `mean`."""
+        return [*(f"AU{au:02d}" for au in self.aus), "mean"]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the numbers are of, for `published.differences`."""
+        return {"aus": self.aus, "expressions": self.expressions, "threshold": 0.5}
+
+    def columns(self, metric: str) -> list[str]:
+        """Column names of a metric: AUs or classes and `mean`; of one number a frame, what it is of and `mean`."""
+        if metric in WHOLE:
+            return [WHOLE[metric], "mean"]
+        return [*self.expressions, "mean"] if metric in BY_CLASS else self.names
+
+    @property
+    def unit(self) -> str:
+        """What is resampled: `images` where nobody knows who is in which, so that each counts as a subject."""
+        return "images" if all(len(names) == self.frames[fold] for fold, names in self.subjects.items()) else "subjects"
 
     @property
     def prevalence(self) -> Floats:
@@ -119,33 +149,36 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: metric -> {folds: {fold: {AU01: x}}, fold_mean: {AU01: {value, low, ...}}, pooled: ...}."""
 
-        def named(values: NDArray[Any]) -> dict[str, Any]:
-            return dict(zip(self.names, values.tolist(), strict=True))
+        def named(names: list[str], values: NDArray[Any]) -> dict[str, Any]:
+            return dict(zip(names, values.tolist(), strict=True))
 
-        def aggregated(part: Aggregate) -> dict[str, dict[str, Any]]:
-            fields = {key: named(getattr(part, key)) for key in ("value", "low", "high", "lost", "seed_sd")}
-            return {name: {key: values[name] for key, values in fields.items()} for name in self.names}
+        def aggregated(names: list[str], part: Aggregate) -> dict[str, dict[str, Any]]:
+            fields = {key: named(names, getattr(part, key)) for key in ("value", "low", "high", "lost", "seed_sd")}
+            return {name: {key: values[name] for key, values in fields.items()} for name in names}
 
         metrics = {}
         for metric, scores in self.metrics.items():
-            defined = np.isfinite(scores.folds).sum(axis=0)
+            names = self.columns(metric)
             metrics[metric] = {
                 "headline": HEADLINE.get(metric, "fold_mean"),
-                "folds": {fold: named(row) for fold, row in zip(self.folds, scores.folds, strict=True)},
-                "fold_sd": {fold: named(row) for fold, row in zip(self.folds, scores.fold_sd, strict=True)},
-                "defined_folds": named(defined),
-                "fold_mean": aggregated(scores.fold_mean),
-                "pooled": aggregated(scores.pooled),
+                "folds": {fold: named(names, row) for fold, row in zip(self.folds, scores.folds, strict=True)},
+                "fold_sd": {fold: named(names, row) for fold, row in zip(self.folds, scores.fold_sd, strict=True)},
+                "defined_folds": named(names, np.isfinite(scores.folds).sum(axis=0)),
+                "fold_mean": aggregated(names, scores.fold_mean),
+                "pooled": aggregated(names, scores.pooled),
             }
+        labelled = self.columns("nme") if "nme" in self.metrics else self.names
         return {
             "aus": self.aus,
+            "expressions": self.expressions,
             "folds": self.folds,
             "subjects": {fold: len(names) for fold, names in self.subjects.items()},
             "frames": self.frames,
-            "known": dict(zip(self.names, self.known.tolist(), strict=False)),
-            "positives": dict(zip(self.names, self.positives.tolist(), strict=False)),
-            "prevalence": named(_with_mean(self.prevalence)),
-            "bootstrap": {"resamples": self.resamples, "seed": self.seed, "unit": "subjects within folds"},
+            "known": named(labelled[:-1], self.known),
+            "positives": named(labelled[:-1], self.positives),
+            "prevalence": named(labelled, _with_mean(self.prevalence)),
+            "class_frames": named(self.expressions, self.class_frames),
+            "bootstrap": {"resamples": self.resamples, "seed": self.seed, "unit": f"{self.unit} within folds"},
             "metrics": metrics,
         }
 
@@ -180,8 +213,8 @@ def evaluate(
     Raises:
         DataError: A ledger is missing or damaged, or the seeds of a fold disagree about its subjects.
     """
-    tasks, aus = _scored(experiment, ledger)
-    seeds = [_Seed(experiment, number, ledger, aus, thresholds, tasks) for number in experiment.seeds]
+    tasks, aus, expressions = _scored(experiment, ledger)
+    seeds = [_Seed(experiment, number, ledger, aus, expressions, thresholds, tasks) for number in experiment.seeds]
     subjects = _subjects_of_folds(experiment, seeds)
     weights = {
         fold: np.random.default_rng([seed, fold]).multinomial(
@@ -192,16 +225,12 @@ def evaluate(
     # With a single subject there is nothing to resample.
     weights = {fold: drawn[: resamples * (min(map(len, subjects.values())) > 1)] for fold, drawn in weights.items()}
     ones = {fold: np.ones((1, len(names))) for fold, names in subjects.items()}
-    wanted = [
-        *(OCCURRENCE_METRICS * ("occurrence" in tasks)),
-        *(INTENSITY_METRICS * ("intensity" in tasks)),
-        *(["nme"] * ("landmarks" in tasks)),
-        *(name for task in tasks for name in TRIVIAL.get(task, ())),
-    ]
+    wanted = [metric for task in tasks for metric in METRICS[task]]
     metrics = {metric: _aggregate(seeds, experiment.folds, metric, ones, weights) for metric in wanted}
     first_of_fold = [next(s for s in seeds if fold in s.folds) for fold in experiment.folds]
     rows = [part.fold_of_frame == fold for part, fold in zip(first_of_fold, experiment.folds, strict=True)]
     truth = np.concatenate([part.truth[row] for part, row in zip(first_of_fold, rows, strict=True)])
+    shown = [part.columns["shown"][row] for part, row in zip(first_of_fold, rows, strict=True) if expressions]
     subject_f1 = [
         f1_from_counts(*np.moveaxis(part.sums("f1")[part.fold_of_subject == fold], -1, 0))
         for part, fold in zip(first_of_fold, experiment.folds, strict=True)
@@ -209,12 +238,14 @@ def evaluate(
     ]
     return Evaluation(
         aus=aus,
+        expressions=expressions,
         folds=experiment.folds,
         subjects=subjects,
         frames={fold: int(row.sum()) for fold, row in zip(experiment.folds, rows, strict=True)},
         metrics=metrics,
         known=(truth >= 0).sum(axis=0),
         positives=(truth > 0).sum(axis=0),
+        class_frames=np.concatenate(shown).sum(axis=0) if shown else np.zeros(0, np.int64),
         subject_f1=np.concatenate(subject_f1) if subject_f1 else np.zeros((0, len(aus))),
         resamples=len(next(iter(weights.values()))),
         seed=seed,
@@ -223,7 +254,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired difference, first minus second, by AU and then their mean: (A + 1,) each, over the common AUs.
+    """Paired difference, first minus second, by AU or class and then their mean: (A + 1,) each, over the common ones.
 
     `draws` are the resampled differences (R, A + 1).
     """
@@ -249,9 +280,10 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
     same = (first.subjects, first.resamples, first.seed) == (second.subjects, second.resamples, second.seed)
     if not same:
         raise ValueError("the folds hold out different subjects")
-    names = [name for name in first.names[:-1] if name in second.names[:-1]]
+    ours, theirs = first.columns(metric)[:-1], second.columns(metric)[:-1]
+    names = [name for name in ours if name in theirs]
     a, b = first.headline(metric), second.headline(metric)
-    columns = [first.names.index(name) for name in names], [second.names.index(name) for name in names]
+    columns = [ours.index(name) for name in names], [theirs.index(name) for name in names]
 
     def difference(x: Floats, y: Floats) -> Floats:
         return _with_mean(x[..., columns[0]] - y[..., columns[1]])
@@ -277,6 +309,7 @@ class _Seed:
         seed: int,
         ledger: str,
         aus: Sequence[int],
+        expressions: Sequence[str],
         thresholds: Thresholds,
         tasks: Sequence[str],
     ) -> None:
@@ -290,7 +323,7 @@ class _Seed:
             code, names = pd.factorize(persons(frame), sort=True)
             codes.append(code + len(self.subjects))
             self.subjects += [(fold, str(name)) for name in names]
-            columns.append(_columns(run, frame, ledger, aus, thresholds, tasks))
+            columns.append(_columns(run, frame, ledger, aus, expressions, thresholds, tasks))
         self.code = np.concatenate(codes)
         self.fold_of_subject = np.array([fold for fold, _ in self.subjects])
         self.fold_of_frame = self.fold_of_subject[self.code]
@@ -306,6 +339,10 @@ class _Seed:
             totals: Floats = np.array([np.bincount(self.code, term, len(self.subjects)) for term in flat], np.float64).T
             self._sums[metric] = totals.reshape(-1, *terms.shape[1:])
         return self._sums[metric]
+
+    def width(self, metric: str) -> int:
+        """A, the number of columns of the metric before their mean."""
+        return self.truth.shape[1] if metric in ("ap", "auc") else self.sums(metric).shape[1]
 
     def score(self, metric: str, weights: Floats) -> Floats:
         """(R, A) the metric when every subject counts `weights` (R, S) times."""
@@ -352,12 +389,23 @@ class _Seed:
 
 
 def _columns(
-    run: FoldRun, frame: pd.DataFrame, ledger: str, aus: Sequence[int], thresholds: Thresholds, tasks: Sequence[str]
+    run: FoldRun,
+    frame: pd.DataFrame,
+    ledger: str,
+    aus: Sequence[int],
+    expressions: Sequence[str],
+    thresholds: Thresholds,
+    tasks: Sequence[str],
 ) -> dict[str, NDArray[Any]]:
-    """The ledger's columns as (n, A) arrays: true, prob, called; true_level, level; or error, known of landmarks."""
+    """The ledger's columns as (n, A) arrays: true, prob, called; true_level, level; or error, known of landmarks.
+
+    Of expressions (n, K) bool: shown, and chosen, the most probable class; all false where the expression is unknown.
+    """
 
     def stack(suffix: str, dtype: type) -> NDArray[Any]:
-        names = [f"AU{au:02d}_{suffix}" for au in aus]
+        return take([f"AU{au:02d}_{suffix}" for au in aus], dtype)
+
+    def take(names: list[str], dtype: type) -> NDArray[Any]:
         if missing := [name for name in names if name not in frame]:
             path = run.path / f"{ledger}.parquet"
             raise DataError(f"{path}: no column {missing[0]}", f"remove {run.path} and run this fold again")
@@ -376,6 +424,13 @@ def _columns(
         error = frame[["nme"]].to_numpy(np.float64)
         columns |= {"error": error, "known": np.where(np.isnan(error), -1, 0)}
         _check_finite(columns["known"], error, run, ledger)
+    if "expression" in tasks:
+        true = take(["expression_true"], np.int64)
+        prob = take([f"expression_{name}_prob" for name in expressions], np.float64)
+        _check_finite(true, prob, run, ledger)
+        classes = np.arange(len(expressions))
+        choice = np.where(true >= 0, prob.argmax(axis=1)[:, None], -1)
+        columns |= {"shown": true == classes, "chosen": choice == classes, "no_au": true[:, :0]}
     return columns
 
 
@@ -387,19 +442,22 @@ def _check_finite(true: NDArray[Any], predicted: Floats, run: FoldRun, ledger: s
         )
 
 
-def _scored(experiment: Experiment, ledger: str) -> tuple[list[str], list[int]]:
-    """The tasks that the ledger of the first fold can be scored for, and the AUs that it can be scored on."""
+def _scored(experiment: Experiment, ledger: str) -> tuple[list[str], list[int], list[str]]:
+    """What the ledger of the first fold can be scored for, and the AUs and expressions that it can be scored on."""
     columns = experiment.runs[0].ledger(ledger).columns
     by_task = {"occurrence": occurrence_aus(columns), "intensity": intensity_aus(columns)}
     tasks = [task for task, aus in by_task.items() if aus]
+    aus = sorted(set.intersection(*(set(by_task[task]) for task in tasks))) if tasks else []
+    expressions = expression_names(columns)
+    tasks += ["expression"] * bool(expressions)
     if not tasks and "nme" in columns:
-        return ["landmarks"], []
+        return ["landmarks"], [], []
     if not tasks:
         raise DataError(
-            f"{experiment.runs[0].path / ledger}.parquet: no AU with both labels and predictions",
-            "give a run that predicts landmarks, or occurrence or intensity of AUs that its dataset labels",
+            f"{experiment.runs[0].path / ledger}.parquet: no AU and no expression with both labels and predictions",
+            "give a run that predicts landmarks, or AUs or expressions that its dataset labels",
         )
-    return tasks, sorted(set.intersection(*(set(by_task[task]) for task in tasks)))
+    return tasks, aus, expressions
 
 
 def _subjects_of_folds(experiment: Experiment, seeds: Sequence[_Seed]) -> dict[int, list[str]]:
@@ -447,6 +505,29 @@ def _landmark_errors(error: Floats, known: NDArray[Any], **_: Any) -> Floats:
     return np.stack([np.where(known == 0, error, 0), known == 0], -1).astype(np.float64)
 
 
+def _choices(shown: NDArray[Any], chosen: NDArray[Any], **_: Any) -> Floats:
+    return np.stack([shown & chosen, ~shown & chosen, shown & ~chosen], -1).astype(np.float64)
+
+
+def _found(shown: NDArray[Any], chosen: NDArray[Any], **_: Any) -> Floats:
+    return np.stack([shown & chosen, shown], -1).astype(np.float64)
+
+
+def _agreements(shown: NDArray[Any], chosen: NDArray[Any], **_: Any) -> Floats:
+    """(n, 1, 2) whether the class is found, and whether it is known."""
+    return _found(shown, chosen).sum(axis=1, keepdims=True)
+
+
+def _shown(shown: NDArray[Any], **_: Any) -> Floats:
+    """(n, 1, K): the classes are terms of one column."""
+    return shown[:, None].astype(np.float64)
+
+
+def _majority(*frames: Floats) -> Floats:
+    """Share of the most frequent class, which no constant answer exceeds."""
+    return _ratio(np.max(frames, axis=0), np.sum(frames, axis=0))
+
+
 def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
@@ -489,6 +570,10 @@ _TERMS: dict[str, Callable[..., Floats]] = {
     "all_positive_f1": partial(_all, True, _counts),
     "all_negative_accuracy": partial(_all, False, _right),
     "all_zero_mae": _all_zero,
+    "expression_accuracy": _agreements,
+    "expression_f1": _choices,
+    "expression_recall": _found,
+    "majority_accuracy": _shown,
 }
 _FINISH: dict[str, Callable[..., Floats]] = {
     "f1": f1_from_counts,
@@ -501,6 +586,10 @@ _FINISH: dict[str, Callable[..., Floats]] = {
     "all_positive_f1": f1_from_counts,
     "all_negative_accuracy": _ratio,
     "all_zero_mae": _ratio,
+    "expression_accuracy": _ratio,
+    "expression_f1": f1_from_counts,
+    "expression_recall": _ratio,
+    "majority_accuracy": _majority,
 }
 
 
@@ -508,7 +597,7 @@ _FINISH: dict[str, Callable[..., Floats]] = {
 
 
 def _with_mean(values: Floats) -> Floats:
-    """Append the mean over AUs as last column."""
+    """Append the mean over AUs or classes as last column."""
     return np.concatenate([values, mean_defined(values, -1)[..., None]], axis=-1)
 
 
@@ -527,7 +616,7 @@ def _aggregate(
     def scores(parts: Sequence[_Seed], chosen: Sequence[int], weights: _Weights) -> Floats:
         """(seeds, R, A) on the chosen folds together."""
         rows = [part.score(metric, np.hstack([weights[k] * (k in chosen) for k in part.folds])) for part in parts]
-        return np.stack(rows) if rows else np.zeros((0, len(weights[folds[0]]), seeds[0].truth.shape[1]))
+        return np.stack(rows) if rows else np.zeros((0, len(weights[folds[0]]), seeds[0].width(metric)))
 
     owners = {fold: [part for part in seeds if fold in part.folds] for fold in folds}
     by_seed = [scores(owners[fold], [fold], ones)[:, 0] for fold in folds]

@@ -96,7 +96,8 @@ class Fold:
         callbacks: list[Callback] = [ledger, recalibration]
         if hasattr(model, "features"):
             share = T_SNE_FRAMES / max(1, len(data.rows_test))
-            callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
+            if model.aus:  # the figure is of single AUs
+                callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
             callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", data.state_dict()["edition"]))
         trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False)
         as_trained = None
@@ -151,6 +152,7 @@ class Fold:
             "backbone": getattr(model, "backbone", None),
             "task": getattr(model, "task", "occurrence"),
             **{name: state[name] for name in shared},
+            "expressions": list(model.expressions),
             "preprocessing": state["preprocessing"],
             "licence": state["licence"],
             "held_out_subjects": data.subjects_test,

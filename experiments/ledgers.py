@@ -14,7 +14,18 @@ import pandas as pd
 from datamodules.errors import DataError
 
 # What a table's number depends on: one value for all folds, or the folds are not one experiment.
-FACTS = ("dataset", "edition", "split", "task", "aus", "label_threshold", "camera", "frame_set", "select_on")
+FACTS = (
+    "dataset",
+    "edition",
+    "split",
+    "task",
+    "aus",
+    "expressions",
+    "label_threshold",
+    "camera",
+    "frame_set",
+    "select_on",
+)
 # What a reader wants beside the number; may differ from fold to fold (each fold may start from its own checkpoint).
 REMARKS = ("class", "backbone", "initialisation", "n_params", "macs", "precision", "licence", "commit")
 

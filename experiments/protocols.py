@@ -64,8 +64,8 @@ def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
 
 
 def _untunable(experiment: Experiment) -> str | None:
-    if experiment.facts["task"] == "intensity":
-        return "intensities have no threshold"
+    if (task := experiment.facts["task"]) != "occurrence":
+        return f"{task} has no threshold"
     lacking = _without("predictions_val", "run it again with data.select_on=val")(experiment)
     return _selected_on_test(experiment) or lacking
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-FACTS = ("label_threshold", "camera", "frame_set", "folds", "split")
+FACTS = ("label_threshold", "camera", "frame_set", "folds", "split", "threshold")
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,13 @@ class PublishedRow:
         citation: The paper as a reader would cite it.
         method: Name of the method as printed.
         dataset: Dataset that it was tested on.
-        metric: `f1`, `icc` or `mae`.
+        metric: `f1`, `icc`, `mae` or `expression_accuracy`.
         aus: Action units of the table.
+        expressions: Classes of the table, where it is about expressions.
         values: `AU01` -> value as a fraction (levels for `mae`); empty where only the mean is known.
         mean: Printed mean, on the same scale; None where none was printed.
         recomputed: Mean of `values` where it contradicts the printed one, else None.
-        protocol: Facts that a comparison depends on; None = not stated or not applicable.
+        protocol: Facts that a comparison depends on; None = not stated, absent = not applicable.
         source: Where the printing paper took the number from; empty = its own.
         notes: Doubts about the row.
         table_notes: Doubts about all rows of its table.
@@ -40,6 +41,7 @@ class PublishedRow:
     dataset: str
     metric: str
     aus: tuple[int, ...]
+    expressions: tuple[str, ...]
     values: dict[str, float]
     mean: float | None
     recomputed: float | None
@@ -64,6 +66,7 @@ def load_published(path: Path = PUBLISHED) -> list[PublishedRow]:
                     **{key: table[key] for key in ("paper", "table", "dataset", "metric")},
                     citation=content["papers"][table["paper"]]["citation"],
                     aus=tuple(table["aus"]),
+                    expressions=tuple(table.get("expressions", [])),
                     values=dict(zip(names, values, strict=True)) if values else {},
                     mean=None if row["mean"] is None else row["mean"] * scale,
                     recomputed=row["recomputed"] * scale if "recomputed" in row else None,
@@ -85,26 +88,29 @@ def differences(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
     Args:
         row: The published row.
         facts: Of the run: `edition` (`published` for the real recordings), `task` (`labels` where labels are
-            reconstructed from themselves), `aus`, `label_threshold`, `camera`, `frame_set`, `folds`, the number of
-            finished folds, and `split`, the name of their subject lists.
+            reconstructed from themselves), `aus`, `expressions`, `label_threshold`, `camera`, `frame_set`, `folds`,
+            the number of finished folds, `split`, the name of their subject lists, and decision `threshold`.
     """
     found = []
     for fact in FACTS:
-        published, ours = row.protocol[fact], facts.get(fact)
+        published, ours = row.protocol.get(fact), facts.get(fact)
         if published is not None and published != ours:
             found.append(f"{fact.replace('_', ' ')}: {published} vs {'unknown' if ours is None else ours}")
     if facts.get("task") == "labels":
         found.insert(0, "seen: pictures vs labels")
     if facts.get("edition") != "published":
         found.insert(0, f"data: published vs {facts.get('edition') or 'unknown'}")
-    if set(row.aus) != set(facts["aus"]):
+    if row.aus and set(row.aus) != set(facts["aus"]):
         found.append(f"AU set: {_listed(row.aus)} vs {_listed(facts['aus'])}")
+    if row.expressions and set(row.expressions) != set(facts["expressions"]):
+        found.append(f"expressions: {' '.join(row.expressions)} vs {' '.join(facts['expressions']) or 'none'}")
     return found
 
 
 def unstated(row: PublishedRow, facts: Mapping[str, Any]) -> list[str]:
     """Facts that a comparison depends on, stated by the run and not by the publication."""
-    return [fact.replace("_", " ") for fact in FACTS if row.protocol[fact] is None and facts.get(fact) is not None]
+    open_facts = [fact for fact in FACTS if fact in row.protocol and row.protocol[fact] is None]
+    return [fact.replace("_", " ") for fact in open_facts if facts.get(fact) is not None]
 
 
 def _listed(aus: Any) -> str:

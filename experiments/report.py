@@ -57,7 +57,7 @@ def _tidy(readings: Sequence[Reading], pairs: Sequence[tuple[Experiment, Evaluat
                 "metric": f"{metric}_tuned" if tuned and metric in ("f1", "accuracy") else metric,
             }
             defined = np.isfinite(scores.folds).sum(axis=0)
-            for column, name in enumerate(evaluation.names):
+            for column, name in enumerate(evaluation.columns(metric)):
                 for fold, values, spread in zip(evaluation.folds, scores.folds, scores.fold_sd, strict=True):
                     rows.append(
                         key
@@ -73,11 +73,11 @@ def _tidy(readings: Sequence[Reading], pairs: Sequence[tuple[Experiment, Evaluat
                     )
     for experiment, evaluation in pairs:
         for row in load_published():
-            facts = experiment.facts | {"aus": evaluation.aus}
+            facts = experiment.facts | evaluation.reading
             if row.dataset != facts["dataset"] or row.metric not in evaluation.metrics or differences(row, facts):
                 continue
             aggregate = evaluation.headline(row.metric)
-            values = dict(zip(evaluation.names, aggregate.value, strict=True))
+            values = dict(zip(evaluation.columns(row.metric), aggregate.value, strict=True))
             printed = row.values | ({"mean": row.mean} if row.mean is not None else {})
             rows += [
                 {

@@ -12,19 +12,22 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from callbacks import figures
-from experiments.evaluation import Evaluation, compare
+from experiments.evaluation import Comparison, Evaluation, compare
 from experiments.ledgers import Experiment
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.published import PublishedRow, differences, load_published, unstated
 from experiments.summary import PERCENT, TITLES, interval_text, number_text
 from experiments.tables import Table
-from lightning_modules.common.metrics import known_pairs
+from lightning_modules.common.metrics import class_confusion, known_choices, known_pairs
 
 LOWER_IS_BETTER = {"mae", "mse", "nme"}
-HEADLINES = ("f1", "icc", "mae", "nme")
-MONITORS = {"f1": "val/f1_mean", "icc": "val/icc_mean", "nme": "val/nme"}
+HEADLINES = {
+    **dict.fromkeys(("f1", "icc", "mae"), " over AUs"),
+    **{"nme": "", "expression_accuracy": "", "expression_f1": " over classes"},
+}
+MONITORS = {"f1": "val/f1_mean", "icc": "val/icc_mean", "nme": "val/nme", "expression_accuracy": "val/accuracy"}
 PAIRED = ("dataset", "edition", "task", "label_threshold", "camera", "frame_set")  # equal, or runs are not compared
-COMPARED = ("f1", "auc", "icc", "mae", "nme")
+COMPARED = ("f1", "auc", "icc", "mae", "nme", "expression_accuracy", "expression_f1", "expression_recall")
 TSNE_AUS = (4, 10, 12, 24)  # the ones of RE-Net's Fig. 3
 
 
@@ -81,6 +84,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "edition": facts["edition"],
         "task": facts["task"],
         "AUs": " ".join(map(str, summary["aus"])),
+        "expressions": " ".join(summary["expressions"]),
         "positive from intensity": facts["label_threshold"],
         "camera": facts["camera"],
         "frame set": facts["frame_set"],
@@ -108,7 +112,7 @@ def protocol_section(readings: Sequence[Reading]) -> Section:
     for reading in readings:
         by_run.setdefault(reading.experiment.name, []).append(reading)
     tables = []
-    for metric in HEADLINES:
+    for metric, over in HEADLINES.items():
         rows = []
         for run, of_run in by_run.items():
             cells = [_protocol_cell(reading, metric) for reading in of_run]
@@ -118,7 +122,6 @@ def protocol_section(readings: Sequence[Reading]) -> Section:
                 rows.append([run, *start, *(cell or "not available" for cell in cells)])
         if rows:
             header = ["run", "initialisation", "selected on", *names]
-            over = "" if metric == "nme" else " over AUs"
             tables.append(Table(f"Mean {TITLES[metric]}{over}, by protocol, with 95 % interval", header, rows))
     remarks: dict[str, list[str]] = {}
     for reading in readings:
@@ -158,28 +161,35 @@ def comparison_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Sectio
         if differing or not common:
             text.append(f"{title}: not compared, they differ in {', '.join(differing)}.")
             continue
-        found = {metric: compare(a, b, metric) for metric in common}
-        header = ["AU"]
+        by_columns: dict[tuple[str, ...], dict[str, Comparison]] = {}
         for metric in common:
-            header += [f"{TITLES[metric]}", "95 % interval", "verdict"]
-        rows = []
-        for row, name in enumerate(found[common[0]].names):
-            cells = [name]
-            for metric, difference in found.items():
-                better = (difference.value[row] > 0) != (metric in LOWER_IS_BETTER)
-                verdict = "better" if better else "worse"
-                if math.isnan(difference.low[row]):
-                    verdict = "–"
-                elif difference.ties[row]:
-                    verdict = "tie"
-                cells += [
-                    number_text(metric, difference.value[row], signed=True),
-                    interval_text(metric, difference.low[row], difference.high[row], signed=True),
-                    verdict,
-                ]
-            rows.append(cells)
-        tables.append(Table(title, header, rows))
+            difference = compare(a, b, metric)
+            by_columns.setdefault(tuple(difference.names), {})[metric] = difference
+        tables += [_comparison(title, names, found) for names, found in by_columns.items()]
     return Section("Comparison of the runs", text, tables)
+
+
+def _comparison(title: str, names: Sequence[str], found: Mapping[str, Comparison]) -> Table:
+    header = ["class" if {"expression_f1"} & found.keys() else "AU"]
+    for metric in found:
+        header += [TITLES[metric], "95 % interval", "verdict"]
+    rows = []
+    for row, name in enumerate(names):
+        cells = [name]
+        for metric, difference in found.items():
+            better = (difference.value[row] > 0) != (metric in LOWER_IS_BETTER)
+            verdict = "better" if better else "worse"
+            if math.isnan(difference.low[row]):
+                verdict = "–"
+            elif difference.ties[row]:
+                verdict = "tie"
+            cells += [
+                number_text(metric, difference.value[row], signed=True),
+                interval_text(metric, difference.low[row], difference.high[row], signed=True),
+                verdict,
+            ]
+        rows.append(cells)
+    return Table(title, header, rows)
 
 
 def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
@@ -216,11 +226,12 @@ def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Exper
     """All values, the runs first."""
     metric, aus = rows[0].metric, rows[0].aus
     names = [*(f"AU{au:02d}" for au in aus), "mean"]
+    labels = set(aus or rows[0].expressions)
     lines, notes = [], []
     for experiment, evaluation in ours:
-        values = dict(zip(evaluation.names, evaluation.headline(metric).value, strict=True))
-        if set(evaluation.aus) != set(aus):
-            del values["mean"]  # it is over other AUs than the column's
+        values = dict(zip(evaluation.columns(metric), evaluation.headline(metric).value, strict=True))
+        if set(evaluation.aus if aus else evaluation.expressions) != labels:
+            del values["mean"]  # it is over other AUs or classes than the column's
         facts = [experiment.facts["initialisation"] or "unknown", experiment.facts["select_on"] or "unknown"]
         lines.append([experiment.name, *(_published_text(metric, values.get(name)) for name in names), *facts])
     for row in rows:
@@ -244,7 +255,7 @@ def _mean_differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[t
     for row in rows:
         cells = []
         for experiment, evaluation in ours:
-            facts = experiment.facts | {"aus": evaluation.aus}
+            facts = experiment.facts | evaluation.reading
             found = evaluation.headline(row.metric)
             if differing := differences(row, facts):
                 cells.append(f"not comparable ({'; '.join(differing)})")
@@ -266,9 +277,9 @@ def _differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[
     lines = []
     for row in rows:
         for experiment, evaluation in ours:
-            if row.source or not row.values or differences(row, experiment.facts | {"aus": evaluation.aus}):
+            if row.source or not row.values or differences(row, experiment.facts | evaluation.reading):
                 continue
-            values = dict(zip(evaluation.names, evaluation.headline(row.metric).value, strict=True))
+            values = dict(zip(evaluation.columns(row.metric), evaluation.headline(row.metric).value, strict=True))
             delta = (values[name] - published for name, published in row.values.items())
             cells = [_published_text(row.metric, value, signed=True) for value in delta]
             lines.append([f"{experiment.name} minus {row.method}", *cells])
@@ -313,6 +324,11 @@ def pictures(experiment: Experiment, evaluation: Evaluation) -> list[Picture]:
         values = [column(evaluation.headline(metric).value) for metric in ("icc", "mae", "all_zero_mae")]
         caption = "Pooled ICC(3,1), and MAE beside that of always answering 0."
         found.append(("intensity", caption, figures.intensity_bars(*values)))
+    if "expression_f1" in evaluation.metrics:
+        classes = evaluation.expressions
+        counts = class_confusion(*known_choices(ledger, classes), len(classes))
+        caption = "Which expressions (rows) are taken for which (columns), in shares of the frames of the row."
+        found.append(("confusion", caption, figures.confusion(counts, classes)))
     curves = {run.path.name: table for run in experiment.runs if (table := run.curves()) is not None}
     if curves:
         monitor = next(MONITORS[metric] for metric in MONITORS if metric in evaluation.metrics)

@@ -12,7 +12,10 @@ from experiments.ledgers import Experiment, load_experiment
 from experiments.tables import Table, to_text
 from lightning_modules.common.metrics import to_json
 
-PERCENT = {"f1", "accuracy", "prevalence", "all_positive_f1", "all_negative_accuracy", "nme"}
+PERCENT = {
+    *("f1", "accuracy", "prevalence", "all_positive_f1", "all_negative_accuracy", "nme"),
+    *("expression_accuracy", "expression_f1", "expression_recall", "majority_accuracy"),
+}
 TITLES = {
     "f1": "F1",
     "accuracy": "accuracy",
@@ -23,6 +26,9 @@ TITLES = {
     "mse": "MSE",
     "pcc": "PCC",
     "nme": "landmark error",
+    "expression_accuracy": "accuracy of expressions",
+    "expression_f1": "F1 of expressions",
+    "expression_recall": "recall of expressions",
 }
 
 
@@ -65,7 +71,7 @@ def print_table(summary: Mapping[str, Any]) -> None:
 
 
 def main_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """The per-AU tables of a summary: F1 and what stands beside it, or ICC and MAE, and the further metrics."""
+    """The tables of a summary: by AU F1 and what stands beside it, or ICC and MAE; accuracy and F1 of expressions."""
     metrics = summary["metrics"]
     tables = []
     if "f1" in metrics:
@@ -74,6 +80,8 @@ def main_tables(summary: Mapping[str, Any]) -> list[Table]:
         tables.append(_icc_table(summary))
     if "nme" in metrics:
         tables.append(_landmark_table(summary))
+    if "expression_accuracy" in metrics:
+        tables += [_accuracy_table(summary), _class_table(summary)]
     return tables
 
 
@@ -89,7 +97,7 @@ def further_tables(summary: Mapping[str, Any]) -> list[Table]:
         header.append("all-negative accuracy")
     header += ["frames with the AU", "known frames"]
     rows = []
-    for name in _names(summary):
+    for name in _names(summary, chosen[0]):
         row = [name]
         for metric in chosen:
             row.append(_value(summary, metric, name))
@@ -104,7 +112,7 @@ def further_tables(summary: Mapping[str, Any]) -> list[Table]:
 def _f1_table(summary: Mapping[str, Any]) -> Table:
     header = ["AU", *_fold_heads(summary), "mean of folds", "95 % interval", "folds", "pooled", "ROC-AUC", "prevalence"]
     rows = []
-    for name in _names(summary):
+    for name in _names(summary, "f1"):
         rows.append(
             [
                 name,
@@ -139,7 +147,7 @@ def _icc_table(summary: Mapping[str, Any]) -> Table:
             _interval(summary, "mae", name),
             _value(summary, "all_zero_mae", name),
         ]
-        for name in _names(summary)
+        for name in _names(summary, "icc")
     ]
     return Table(
         f"{summary['name']}: ICC(3,1) and MAE{_stamp(summary)}",
@@ -163,6 +171,47 @@ def _landmark_table(summary: Mapping[str, Any]) -> Table:
     return Table(f"{summary['name']}: {title}{_stamp(summary)}", header, [row], _notes(summary, "nme"))
 
 
+def _accuracy_table(summary: Mapping[str, Any]) -> Table:
+    metric, name = "expression_accuracy", "expressions"
+    header = ["", *_fold_heads(summary), "mean of folds", "95 % interval", "pooled", "majority class", "known frames"]
+    row = [
+        "accuracy",
+        *_fold_values(summary, metric, name),
+        _value(summary, metric, name),
+        _interval(summary, metric, name),
+        _value(summary, metric, name, "pooled"),
+        _value(summary, "majority_accuracy", name),
+        f"{sum(summary['class_frames'].values()):,}",
+    ]
+    caption = f"{summary['name']}: accuracy of expressions in percent{_stamp(summary)}"
+    notes = [
+        *_notes(summary, metric),
+        "Majority class: share of the most frequent expression, the best constant answer.",
+    ]
+    return Table(caption, header, [row], notes)
+
+
+def _class_table(summary: Mapping[str, Any]) -> Table:
+    f1, recall = "expression_f1", "expression_recall"
+    header = ["class", *_fold_heads(summary), "mean of folds", "95 % interval", "folds", "pooled"]
+    rows = [
+        [
+            name,
+            *_fold_values(summary, f1, name),
+            _value(summary, f1, name),
+            _interval(summary, f1, name),
+            f"{summary['metrics'][f1]['defined_folds'][name]}/{len(summary['folds'])}",
+            _value(summary, f1, name, "pooled"),
+            _value(summary, recall, name),
+            _interval(summary, recall, name),
+            f"{summary['class_frames'][name]:,}" if name in summary["class_frames"] else "",
+        ]
+        for name in _names(summary, f1)
+    ]
+    caption = f"{summary['name']}: F1 of expressions in percent, classes and their mean (macro F1){_stamp(summary)}"
+    return Table(caption, [*header, "recall", "95 % interval", "frames"], rows, _notes(summary, f1))
+
+
 def _notes(summary: Mapping[str, Any], metric: str) -> list[str]:
     scores = summary["metrics"][metric]
     notes = []
@@ -170,20 +219,21 @@ def _notes(summary: Mapping[str, Any], metric: str) -> list[str]:
     resampled = summary["bootstrap"]["resamples"]
     if resampled:
         notes.append(
-            f"Interval: {resampled} resamples of the held-out subjects within folds (seed "
+            f"Interval: {resampled} resamples of the held-out {summary['bootstrap']['unit']} (seed "
             f"{summary['bootstrap']['seed']}). It holds the networks fixed: training variance is not in it."
         )
     else:
         notes.append("No interval: a fold has a single held-out subject, or no resamples were asked for.")
     if several := [fold for fold, seeds in summary["seeds"].items() if len(seeds) > 1]:
         spread = scores["fold_mean"]["mean"]["seed_sd"]
-        counts = ", ".join(f"P{fold}: {len(summary['seeds'][fold])}" for fold in several)
+        numbers = ", ".join(f"P{fold}: {len(summary['seeds'][fold])}" for fold in several)
         overall = "" if spread is None else f"; of the mean of folds it is {number_text(metric, spread)}"
-        notes.append(f"Fold values are means over seeds ({counts}) ± their standard deviation{overall}.")
-    undefined = [name for name in _names(summary) if scores["defined_folds"][name] == 0]
+        notes.append(f"Fold values are means over seeds ({numbers}) ± their standard deviation{overall}.")
+    names = _names(summary, metric)
+    undefined = [name for name in names if scores["defined_folds"][name] == 0]
     partly = [
         f"{name} ({scores['defined_folds'][name]} of {len(summary['folds'])})"
-        for name in _names(summary)[:-1]
+        for name in names[:-1]
         if 0 < scores["defined_folds"][name] < len(summary["folds"])
     ]
     if undefined:
@@ -191,8 +241,8 @@ def _notes(summary: Mapping[str, Any], metric: str) -> list[str]:
     if partly:
         notes.append(f"Defined in some folds only, mean over those: {', '.join(partly)}.")
     lost = scores[scores["headline"]]
-    if names := [f"{name} {lost[name]['lost']}" for name in _names(summary)[:-1] if lost[name]["lost"]]:
-        notes.append(f"Resamples in which a fold lost all positives: {', '.join(names)}.")
+    if counts := [f"{name} {lost[name]['lost']}" for name in names[:-1] if lost[name]["lost"]]:
+        notes.append(f"Resamples in which a fold lost all positives: {', '.join(counts)}.")
     if facts["select_on"] == "test":
         notes.append("The epoch was chosen on the scored fold: these numbers are optimistic.")
     for name, value in summary["without_recalibration"].items():
@@ -216,8 +266,8 @@ def _stamp(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _names(summary: Mapping[str, Any]) -> list[str]:
-    return [*(f"AU{au:02d}" for au in summary["aus"]), "mean"]
+def _names(summary: Mapping[str, Any], metric: str) -> list[str]:
+    return list(summary["metrics"][metric]["fold_mean"])
 
 
 def _fold_heads(summary: Mapping[str, Any]) -> list[str]:

@@ -187,3 +187,12 @@ def test_feature_maps_are_one_row_each_below_the_pictures() -> None:
     assert (figure.axes[1].images[0].get_array() == images[1]).all()
     assert figure.axes[4].images[0].get_array().tolist() == maps["static"][0].tolist()
     assert [figure.axes[place].get_ylabel() for place in (0, 2, 4)] == ["picture", "64 x 64", "static"]
+
+
+def test_confusion_is_in_shares_of_the_frames_shown() -> None:
+    figure = figures.confusion([[3, 1, 0], [0, 0, 0], [1, 1, 2]], ["Neutral", "Fear", "Smile"])
+    saved(figure)
+    shares = np.asarray(figure.axes[0].images[0].get_array())
+    assert shares == pytest.approx(np.array([[0.75, 0.25, 0], [np.nan] * 3, [0.25, 0.25, 0.5]]), nan_ok=True)
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["Neutral (4)", "Fear (0)", "Smile (4)"]

@@ -68,6 +68,30 @@ def random_ledger() -> Callable[..., dict[str, Any]]:
     return make
 
 
+@pytest.fixture(scope="session")
+def expression_ledger() -> Callable[..., dict[str, Any]]:
+    """A maker of ledgers of expressions; labels depend on the fold alone, one in ten is unknown."""
+
+    def make(
+        fold: int,
+        names: tuple[str, ...] = ("Neutral", "Smile", "Scream"),
+        subjects: int = 5,
+        frames: int = 12,
+        skill: float = 1.5,
+    ) -> dict[str, Any]:
+        truth, noise = np.random.default_rng(fold), np.random.default_rng([fold, int(10 * skill)])
+        n, classes = subjects * frames, len(names)
+        true = truth.integers(0, classes, n)
+        score = noise.gumbel(size=(n, classes)) + skill * np.eye(classes)[true]
+        prob = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
+        true[truth.random(n) < 0.1] = -1
+        key = {"subject": np.repeat([f"S{fold}{i}" for i in range(subjects)], frames), "frame": np.arange(n)}
+        columns = {f"expression_{name}_prob": prob[:, k] for k, name in enumerate(names)}
+        return {**key, "sequence": np.full(n, "still"), "expression_true": true, **columns}
+
+    return make
+
+
 @pytest.fixture
 def two_folds(tmp_path: Path) -> Path:
     """Two folds of two subjects; AU02 has no positive in fold 2, AU04 none at all.

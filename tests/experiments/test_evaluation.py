@@ -19,7 +19,7 @@ Writer = Callable[..., Any]
 
 def column(evaluation: Any, metric: str, kind: str = "fold_mean", part: str = "value") -> dict[str, float]:
     scores = evaluation.metrics[metric]
-    return dict(zip(evaluation.names, getattr(getattr(scores, kind), part), strict=True))
+    return dict(zip(evaluation.columns(metric), getattr(getattr(scores, kind), part), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------- aggregation
@@ -117,6 +117,53 @@ def test_landmarks_that_were_not_found_are_refused(tmp_path: Path, write_fold: W
         evaluate(load_experiment(tmp_path / "fan"))
 
 
+def test_expressions_are_scored_as_sklearn_does(
+    tmp_path: Path, write_fold: Writer, random_ledger: Writer, expression_ledger: Writer
+) -> None:
+    """Fold 2 never shows the last class; AUs stand beside the expressions."""
+    folds = {fold: pd.DataFrame(expression_ledger(fold)) for fold in (1, 2)}
+    folds[2].loc[folds[2]["expression_true"] == 2, "expression_true"] = 0
+    aus = pd.DataFrame(random_ledger(1, subjects=5, frames=12))[["AU06_true", "AU06_prob"]]
+    for fold, ledger in folds.items():
+        write_fold(tmp_path / "run", fold, pd.concat([ledger, aus], axis=1), aus=[6])
+    evaluation = evaluate(load_experiment(tmp_path / "run"), resamples=0)
+    assert (evaluation.aus, evaluation.expressions) == ([6], ["Neutral", "Smile", "Scream"])
+    assert column(evaluation, "f1")["AU06"] == pytest.approx(metrics.score(aus)["f1"]["AU06"])
+    known = [ledger[ledger["expression_true"] >= 0] for ledger in folds.values()]
+    pairs = [(t["expression_true"], t.filter(like="_prob").to_numpy().argmax(1)) for t in known]
+    both = tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+    accuracy = evaluation.metrics["expression_accuracy"]
+    assert accuracy.folds[:, 0] == pytest.approx([sk.accuracy_score(*pair) for pair in pairs])
+    assert column(evaluation, "expression_accuracy", "pooled")["mean"] == pytest.approx(sk.accuracy_score(*both))
+    f1 = [sk.f1_score(*pair, average=None, labels=[0, 1, 2]) for pair in pairs]
+    assert evaluation.metrics["expression_f1"].folds[0] == pytest.approx([*f1[0], f1[0].mean()])
+    assert evaluation.metrics["expression_f1"].folds[1] == pytest.approx(
+        [*f1[1][:2], np.nan, f1[1][:2].mean()], nan_ok=True
+    )
+    mean = column(evaluation, "expression_f1")
+    assert mean["Smile"] == pytest.approx((f1[0][1] + f1[1][1]) / 2)
+    assert mean["Scream"] == pytest.approx(f1[0][2])
+    recall = sk.recall_score(*both, average=None)
+    assert column(evaluation, "expression_recall", "pooled")["Scream"] == pytest.approx(recall[2])
+    largest = [np.bincount(true).max() / len(true) for true, _ in pairs]
+    assert column(evaluation, "majority_accuracy")["mean"] == pytest.approx(np.mean(largest))
+    assert evaluation.class_frames.tolist() == np.bincount(both[0]).tolist()
+    assert evaluation.unit == "subjects"
+
+
+def test_pictures_of_nobody_known_are_resampled_one_by_one(
+    tmp_path: Path, write_fold: Writer, expression_ledger: Writer
+) -> None:
+    write_fold(tmp_path / "run", 1, expression_ledger(1, subjects=40, frames=1), aus=[])
+    evaluation = evaluate(load_experiment(tmp_path / "run"), resamples=50)
+    assert evaluation.unit == "images"
+    assert evaluation.to_dict()["bootstrap"]["unit"] == "images within folds"
+    assert evaluation.aus == []
+    assert evaluation.metrics.keys() == {
+        *("expression_accuracy", "expression_f1", "expression_recall", "majority_accuracy")
+    }
+
+
 # ------------------------------------------------------------------------------------------------------ intervals
 
 
@@ -146,6 +193,31 @@ def test_bootstrap_equals_the_loop_over_resampled_frames(
         draws = evaluation.metrics[metric].fold_mean.draws
         assert evaluation.metrics[metric].fold_mean.low == pytest.approx(np.percentile(draws, 2.5, axis=0))
         assert evaluation.metrics[metric].fold_mean.high == pytest.approx(np.percentile(draws, 97.5, axis=0))
+
+
+def test_bootstrap_of_expressions_equals_the_loop_over_resampled_frames(
+    tmp_path: Path, write_fold: Writer, expression_ledger: Writer
+) -> None:
+    ledgers = {fold: pd.DataFrame(expression_ledger(fold, subjects=4)) for fold in (1, 2)}
+    for fold, ledger in ledgers.items():
+        write_fold(tmp_path / "run", fold, ledger, aus=[])
+    evaluation = evaluate(load_experiment(tmp_path / "run"), resamples=20, seed=3)
+    weights = {fold: np.random.default_rng([3, fold]).multinomial(4, np.full(4, 1 / 4), 20) for fold in ledgers}
+    loop: dict[str, list[float]] = {"expression_accuracy": [], "expression_f1": [], "majority_accuracy": []}
+    for resample in range(20):
+        scores = []
+        for fold, ledger in ledgers.items():
+            parts = [rows for _, rows in ledger.groupby("subject", sort=True)]
+            drawn = [part for part, n in zip(parts, weights[fold][resample], strict=True) for _ in range(n)]
+            table = pd.concat(drawn)
+            found = metrics.score(table)["expression"]
+            scores.append((found["accuracy"], found["f1_mean"], metrics.trivial(table)["majority_accuracy"]))
+        for metric, value in zip(loop, np.mean(scores, axis=0), strict=True):
+            loop[metric].append(value)
+    for metric, values in loop.items():
+        assert evaluation.metrics[metric].fold_mean.draws[:, -1] == pytest.approx(values)
+    low = np.percentile(loop["expression_accuracy"], 2.5)
+    assert column(evaluation, "expression_accuracy", part="low")["mean"] == pytest.approx(low)
 
 
 def test_resamples_that_lose_all_positives_are_counted(tmp_path: Path, write_fold: Writer) -> None:
@@ -204,6 +276,18 @@ def test_comparison_is_paired(tmp_path: Path, write_fold: Writer, random_ledger:
     same = compare(good, good, "f1")
     assert same.ties.all()
     assert (same.high == 0).all()
+
+
+def test_runs_are_compared_by_accuracy(tmp_path: Path, write_fold: Writer, expression_ledger: Writer) -> None:
+    for name, skill in (("good", 4), ("poor", 1)):
+        write_fold(tmp_path / name, 1, expression_ledger(1, skill=skill), aus=[])
+    good, poor = (evaluate(load_experiment(tmp_path / name)) for name in ("good", "poor"))
+    found = compare(good, poor, "expression_accuracy")
+    a, b = (evaluation.metrics["expression_accuracy"].fold_mean for evaluation in (good, poor))
+    assert found.value[-1] == pytest.approx(a.value[-1] - b.value[-1])
+    assert found.low[-1] == pytest.approx(np.percentile(a.draws[:, -1] - b.draws[:, -1], 2.5))
+    assert found.low[-1] > 0
+    assert compare(good, poor, "expression_f1").names == ["Neutral", "Smile", "Scream", "mean"]
 
 
 def test_comparison_of_other_subjects_is_refused(tmp_path: Path, write_fold: Writer, random_ledger: Writer) -> None:

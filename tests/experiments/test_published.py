@@ -209,3 +209,37 @@ def test_what_the_source_does_not_state_is_named_but_does_not_block() -> None:
     row = replace(BY_ID["renet_t2_renet"], protocol=BY_ID["renet_t2_renet"].protocol | {"camera": None})
     assert differences(row, FACTS | {"camera": "right"}) == []
     assert unstated(row, FACTS | {"camera": "right"}) == ["camera"]
+
+
+def test_what_transfer_au_states(shared: Path) -> None:
+    text = " ".join((shared / "papers" / "transfer_au.txt").read_text().split())
+    rows = [row for row in ROWS if row.paper == "transfer_au"]
+    said = [
+        "the average accuracy is 0.94",
+        "the validation set is 0.460 F1 score",
+        "the best result for AU recognition is 0.47",
+    ]
+    assert all(sentence in text for sentence in said)
+    assert [row.mean for row in rows] == [0.94, 0.460, 0.47]
+
+
+def test_a_number_at_chosen_thresholds_is_no_number_at_one_half() -> None:
+    half, chosen = BY_ID["transfer_au_t2_half"], BY_ID["transfer_au_t2_chosen"]
+    facts = {"edition": "published", "aus": list(half.aus), "folds": 1, "split": "official abaw3", "threshold": 0.5}
+    assert differences(half, facts) == []
+    assert differences(chosen, facts) == ["threshold: chosen vs 0.5"]
+    assert unstated(half, facts | {"frame_set": "all"}) == ["frame set"]
+
+
+def test_expressions_compare_with_the_same_classes() -> None:
+    row = BY_ID["transfer_au_t1"]
+    facts = {
+        "edition": "published",
+        "aus": [],
+        "folds": 5,
+        "split": "unpublished",
+        "expressions": list(row.expressions),
+    }
+    assert differences(row, facts) == []
+    (said,) = differences(row, facts | {"expressions": ["Neutral", "Smile"]})
+    assert said.startswith("expressions: Neutral Smile Surprise Squint Disgust Scream vs Neutral Smile")

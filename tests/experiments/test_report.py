@@ -15,6 +15,7 @@ from datamodules.errors import DataError
 from experiments.report import main, print_table, summarize, write_report
 from experiments.summary import main_tables
 from experiments.tables import Table, to_latex, to_markdown, to_text
+from lightning_modules.common import metrics
 
 Writer = Callable[..., Any]
 DISFA = (1, 2, 4, 6, 9, 12, 25, 26)
@@ -192,6 +193,48 @@ def test_a_stage_that_finds_landmarks_has_a_report(tmp_path: Path, write_fold: W
     assert drawn == {"near_training.png", "far_training.png"}
     (printed,) = main_tables(summarize(tmp_path / "near", resamples=0))
     assert printed.caption.startswith("near: mean error of the landmarks")
+
+
+def test_expressions_have_a_report(tmp_path: Path, write_fold: Writer, expression_ledger: Writer) -> None:
+    """Five folds of Multi-PIE with its six classes, and one of CAER-S whose pictures are nobody's."""
+    six = ("Neutral", "Smile", "Surprise", "Squint", "Disgust", "Scream")
+    facts = {"task": "expression", "aus": [], "dataset": "multi_pie", "split": "facsuite"}
+    for name, skill in (("good", 4), ("poor", 1)):
+        for fold in range(1, 6):
+            ledger = expression_ledger(fold, six, skill=skill)
+            path = write_fold(tmp_path / name, fold, ledger, ledgers={"predictions_val": ledger}, **facts)
+            pd.DataFrame({"epoch": [0], "train/loss": [1.0], "val/accuracy": [0.5]}).to_csv(path / "metrics.csv")
+    protocols = ("strict", "pooled", "tuned")
+    page = write_report([tmp_path / "good", tmp_path / "poor"], protocols=protocols, resamples=100)
+    text = page.with_name("report.md").read_text()
+    ledgers = [pd.DataFrame(expression_ledger(fold, six, skill=4)) for fold in range(1, 6)]
+    accuracy = [metrics.score(ledger)["expression"]["accuracy"] for ledger in ledgers]
+    row = table_of(text, "good: accuracy of expressions").loc["accuracy"]
+    assert row["holdout-P2"] == f"{100 * accuracy[1]:.1f}"
+    assert row["mean of folds"] == f"{100 * np.mean(accuracy):.1f}"
+    majority = np.mean([metrics.trivial(ledger)["majority_accuracy"] for ledger in ledgers])
+    assert row["majority class"] == f"{100 * majority:.1f}"
+    classes = table_of(text, "good: F1 of expressions")
+    assert list(classes.index) == [*six, "mean"]
+    assert classes["frames"].iloc[:6].str.replace(",", "").astype(int).sum() == int(
+        row["known frames"].replace(",", "")
+    )
+    assert "resamples of the held-out subjects" in text
+    assert table_of(text, "good minus poor").loc["mean"].iloc[2] == "better"
+    by_protocol = table_of(text, "Mean accuracy of expressions, by protocol")
+    assert by_protocol.loc["good", "strict"].split()[0] == row["mean of folds"]
+    assert by_protocol.loc["good", "tuned"] == "not available"
+    published = table_of(text, "Wang et al., arXiv 2022, table 1, accuracy of expressions on multi_pie: difference")
+    said = published.loc["TransferAU (stage one)", "good minus published"]
+    assert said == "not comparable (split: unpublished vs facsuite)"
+    drawn = {picture.name for picture in (page.parent / "figures").iterdir()}
+    assert drawn == {f"{name}_{kind}.png" for name in ("good", "poor") for kind in ("confusion", "training")}
+
+
+def test_pictures_are_called_pictures(tmp_path: Path, write_fold: Writer, expression_ledger: Writer) -> None:
+    write_fold(tmp_path / "run", 1, expression_ledger(1, subjects=30, frames=1), task="expression", aus=[])
+    tables = main_tables(summarize(tmp_path / "run", resamples=20))
+    assert "resamples of the held-out images within folds" in " ".join(tables[0].notes)
 
 
 def test_reconstructed_labels_are_no_detection(runs: Path, tmp_path: Path, write_fold: Writer) -> None:
