@@ -151,11 +151,12 @@ def open_and_read(folder: Path) -> tuple[float, float]:
 
 def open_all(folder: Path) -> tuple[float, float]:
     """all columns"""
-    fields = "subject_code sequence_code shard_code split_code frame pts flags offset length box score digest"
+    codes = [f"{name}_code" for name in ("subject", "sequence", "shard", "split")]
+    fields = [*codes, "frame", "pts", "flags", "offset", "length", "box", "score", "digest", "source_digest"]
 
     def work() -> Any:
         opened = FrameStore(folder)
-        held = [getattr(opened, field) for field in fields.split()], [opened.label(column) for column in COLUMNS]
+        held = [getattr(opened, field) for field in fields], [opened.label(column) for column in COLUMNS]
         return opened, held
 
     return _opened(work)
@@ -193,7 +194,7 @@ def _write_index(folder: Path, rows: int) -> None:
         "shard": pa.DictionaryArray.from_arrays(code, [f"{subject}.bin" for subject in subjects]),
         "offset": frame * 16_000,
         "length": generator.integers(15_000, 17_000, rows, dtype=np.int32),
-        "digest": generator.integers(-(2**63), 2**63 - 1, rows),
+        **{name: generator.integers(-(2**63), 2**63 - 1, rows) for name in ("digest", "source_digest")},
         **{f"box_{name}": generator.uniform(100, 400, rows).astype(np.float32) for name in ("x1", "y1", "x2", "y2")},
         "score": np.full(rows, np.nan, np.float32),
         "flags": np.zeros(rows, np.uint8),

@@ -59,8 +59,8 @@ class CAERS(StoreDataModule):
 
     def dropped(self, store: FrameStore) -> dict[str, np.ndarray]:
         """Pictures that are also on a side that must not have been seen."""
-        side, digest = self._sides(store), store.digest
-        known = digest != 0
+        side, digest = self._sides(store), store.source_digest
+        known = store.length > 0
         in_test = known & np.isin(digest, digest[known & (side == "test")])
         in_val = known & np.isin(digest, digest[known & (side == "val")])
         return {

@@ -3,7 +3,7 @@
 STORE/
   manifest.json      what it is: dataset, crop preset, faces, counts, bytes and sha256 of every file
   index.parquet      one row a frame, sorted by (subject, sequence, frame): key, official part, place and digest of its
-                     bytes, box of the face and its score, flags, labels
+                     bytes, digest of the source picture, box of the face and its score, flags, labels
   landmarks.npy      (N, 68, 2) float32, pixels of the crop, NaN unknown
   matrices.npy       (N, 2, 3) float64, from pixels of the source picture to pixels of the crop, NaN without crop
   shards/SN001.bin   JPEG files of the crops of a subject (of a class where nobody is named), in the order of the index
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from datamodules.errors import DataError
 
-VERSION = 2
+VERSION = 3
 MANIFEST, INDEX, LANDMARKS, MATRICES = "manifest.json", "index.parquet", "landmarks.npy", "matrices.npy"
 SHARDS = "shards"
 _OPEN_SHARDS = 128  # of the usual 1024 descriptors a process, shared with everything else that a worker opens
@@ -171,8 +171,13 @@ class FrameStore:
 
     @cached_property
     def digest(self) -> np.ndarray:
-        """(N,) int64 of the bytes of the picture (BLAKE2b): equal for equal pictures; 0 where there is none."""
+        """(N,) int64 of the bytes of the stored crop (BLAKE2b); 0 where there is none."""
         return self._read("digest")
+
+    @cached_property
+    def source_digest(self) -> np.ndarray:
+        """(N,) int64, equal for equal source pictures, however they are cropped; 0 where there is none."""
+        return self._read("source_digest")
 
     def label(self, column: str) -> np.ndarray:
         """(N,) int8 labels of a column, -1 unknown. Raises `DataError` for a column that the store lacks."""

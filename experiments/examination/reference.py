@@ -138,9 +138,9 @@ def _splits(case: Case) -> Iterator[Finding]:
 def duplicates(case: Case) -> Iterator[Finding]:
     """No picture is on two sides of a split or fold."""
     store = case.store
-    rows = np.flatnonzero(store.digest != 0)
-    rows = rows[np.argsort(store.digest[rows], kind="stable")]
-    starts = np.unique(store.digest[rows], return_index=True)[1]
+    rows = np.flatnonzero(store.length > 0)
+    rows = rows[np.argsort(store.source_digest[rows], kind="stable")]
+    starts = np.unique(store.source_digest[rows], return_index=True)[1]
     across: list[tuple[int, int]] = []
     inside: list[tuple[int, int]] = []
     for group in np.split(rows, starts[1:]):
@@ -150,8 +150,8 @@ def duplicates(case: Case) -> Iterator[Finding]:
         one, *others = sorted(group[people].tolist())
         for other in others:
             (across if case.side[one] != case.side[other] else inside).append((one, other))
-    yield from _across(case, across)
-    if inside:
+    yield from _across(case, sorted(across))
+    if inside := sorted(inside):
         yield note(
             f"{plural(len(inside), 'picture')} of two subjects, on the same side: {_pairs(case, inside)}", inside[0]
         )

@@ -89,6 +89,9 @@ def findings(timing: Timing) -> Iterator[Finding]:
         others = " against the other sequences" if common.off >= SURE else ""
         if lag.unrelated >= max(SUSPECT, SURE if lag.off >= SURE else 0):
             what, remedy = f"{name}: {_UNRELATED} (sure to {percent(lag.off)})", _OTHER_FILE
+        elif lag.high - lag.low > fps:
+            lags = f"99 %: {_interval(lag)} frames; sure to {percent(lag.off)}"
+            what, remedy = f"{name}: labels do not run with the landmarks, and no lag stands out ({lags})", _OTHER_FILE
         else:
             what, remedy = f"{name}: labels come {_words(lag, fps)}{others}", _SHIFTED
         if lag.off >= SURE:
@@ -102,7 +105,7 @@ def findings(timing: Timing) -> Iterator[Finding]:
 
 
 _UNRELATED = f"labels do not follow the landmarks at any lag up to {REACH:g} s: they may belong to other pictures"
-_OTHER_FILE = "compare the label file with the archive's: it may be another subject's, or cut in the middle"
+_OTHER_FILE = "compare the label file with the archive's: it may be another subject's, shifted, or cut in the middle"
 _SHIFTED = "compare the label file with the archive's: rows at its beginning may be missing or doubled"
 
 

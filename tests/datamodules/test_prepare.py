@@ -376,6 +376,14 @@ def test_many_subjects_share_a_shard(tmp_path: Path) -> None:
     assert store.digest[0] == store.digest[3]
 
 
+def test_source_digests_are_of_pictures_however_cropped(tmp_path: Path) -> None:
+    here = made(Source({200: placed(), 205: placed()}), tmp_path / "here")
+    there = made(Source({200: placed(3), 205: None}, missing_images=(205,)), tmp_path / "there")
+    assert here.source_digest[0] == there.source_digest[0] != here.source_digest[1]
+    assert here.digest[0] != there.digest[0]
+    assert there.source_digest[1] == 0
+
+
 def test_keys_must_be_unique_across_shards(tmp_path: Path) -> None:
     class Overlapping(Source):
         def frames(self, clip: str) -> Iterator[FrameRecord]:

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -155,6 +156,19 @@ def test_pictures_that_two_folds_share(store: MakeStore) -> None:
     (inside,) = look(reference.duplicates, shared, "note")
     assert inside.what == "1 picture of two subjects, on the same side: SN001 left 1 = SN002 left 1"
     assert inside.rows == (1, 4)
+
+
+def test_a_picture_that_is_cropped_in_two_ways_is_found(make_store: MakeStore) -> None:
+    boxes = {"SN001": (2, 2, 20, 20), "SN003": (3, 2, 21, 20)}
+    clips = {
+        subject: [dataclasses.replace(records(subject, [1])[0], box=np.array(box, np.float32))]
+        for subject, box in boxes.items()
+    }
+    twice = make_store(clips, delivers="box", label_columns=["AU12_intensity"])
+    assert twice.digest[0] != twice.digest[1]
+    assert whats(reference.duplicates, twice) == [
+        "1 picture on both sides of part 1/part 3: SN001 left 0 = SN003 left 0"
+    ]
 
 
 def test_what_is_no_duplicate(store: MakeStore) -> None:

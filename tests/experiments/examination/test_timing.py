@@ -99,7 +99,8 @@ def test_verdicts_in_words() -> None:
     early = Lag(lag=1, low=1, high=1, off=0.93, unrelated=0.0)
     lost = Lag(lag=40, low=-60, high=90, off=0.99999, unrelated=0.998)
     quiet = Lag(lag=70, low=-100, high=100, off=0.01, unrelated=0.005)
-    given = looked(SURE, late, early, lost, quiet)
+    vague = Lag(lag=83, low=-78, high=96, off=0.9998, unrelated=0.4)
+    given = looked(SURE, late, early, lost, quiet, vague)
     assert [(fault.what, fault.rows) for fault in verdict(given, "fault")] == [
         ("SN000 left: labels come 12 frames (0.6 s) late (99 %: -13 to -10 frames; sure to 99.85 %)", (0,)),
         (
@@ -107,12 +108,17 @@ def test_verdicts_in_words() -> None:
             "(sure to more than 99.99 %)",
             (2,),
         ),
+        (
+            "SN004 left: labels do not run with the landmarks, and no lag stands out (99 %: -78 to +96 frames; sure to "
+            "99.98 %)",
+            (4,),
+        ),
     ]
     assert [note.what for note in verdict(given, "note")] == [
         "perhaps: SN001 left: labels come 1 frame (0.05 s) early (99 %: +1 frames; sure to 93.00 %)"
     ]
     assert verdict(given, "seen")[0].what == (
-        "4 sequences at 20 fps, 2 move enough to be judged alone; together -1 to +1 frames off (99 %); labels explain "
+        "5 sequences at 20 fps, 2 move enough to be judged alone; together -1 to +1 frames off (99 %); labels explain "
         "40% of unseen movement"
     )
 
