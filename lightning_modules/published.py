@@ -14,6 +14,7 @@ from lightning_modules.aunet import network as aunet
 from lightning_modules.aunet import released as aunet_release
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.weights import file_sha
+from lightning_modules.emotiram_fau import released as emotiram_release
 
 log = logging.getLogger(__name__)
 SUFFIXES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -77,6 +78,24 @@ KINDS: dict[str, Kind] = {
         anchor="fc1.weight",
         sizes=aunet_release.vae_sizes,
     ),
+    "megraph_anfl": Kind(
+        build=emotiram_release.build_anfl,
+        keys=emotiram_release.megraph_keys,
+        anchor="head.gnn.U.weight",
+        sizes=emotiram_release.megraph_sizes,
+    ),
+    "megraph_mefl": Kind(
+        build=emotiram_release.build_mefl,
+        keys=emotiram_release.megraph_keys,
+        anchor="head.edge_fc.weight",
+        sizes=emotiram_release.megraph_sizes,
+    ),
+    "fau_heatmap": Kind(
+        build=emotiram_release.build_fau,
+        keys=emotiram_release.fau_keys,
+        anchor="deconv_layers_1.0.weight",
+        sizes=emotiram_release.fau_sizes,
+    ),
 }
 
 
@@ -127,6 +146,8 @@ def load_published(kind: str, source: str | Path | Mapping[str, Tensor], **archi
       `network.AUFANHead`, `network.AUNetHead`. Where a file has names of its own for all tensors they are told by
       position, as the release does; shapes and order must agree.
     - ``label_vae``: `network.LabelVAE`.
+    - ``megraph_anfl`` (``neighbors=4``; DISFA's 3), ``megraph_mefl``: `megraph_network.MEGraph`.
+    - ``fau_heatmap``: `fau_network.FAU`.
 
     Args:
         kind: See above.
@@ -202,7 +223,7 @@ def _part(spec: Kind, kind: str, whole: dict[str, Tensor], where: str) -> tuple[
     """Prefix under which ``whole`` has this kind, its tensors without it, and the names left out."""
     prefix = next((prefix for prefix in spec.prefixes if prefix + spec.anchor in whole), None)
     if prefix is None:
-        if spec.positional and aunet_release.recognise(whole) is None:
+        if spec.positional and _recognised(whole) is None:
             return "", whole, []
         raise _refusal(kind, where, whole, "has other tensors")
     left_out = [key for key in whole if key.startswith(spec.others) and not (prefix and key.startswith(prefix))]
@@ -243,9 +264,13 @@ def _check_tensors(kind: str, where: str, own: dict[str, Tensor], state: dict[st
 
 
 def _refusal(kind: str, where: str, state: dict[str, Tensor], what: str) -> ModelError:
-    found = aunet_release.recognise(state)
+    found = _recognised(state)
     remedy = f"the file holds {found}" if found else f"give a published file of kind {kind}"
     return ModelError(f"{where}: not {kind}: {what}", remedy)
+
+
+def _recognised(state: Mapping[str, Tensor]) -> str | None:
+    return aunet_release.recognise(state) or emotiram_release.recognise(state)
 
 
 def _some(names: list[str]) -> str:

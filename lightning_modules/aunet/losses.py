@@ -9,43 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.aunet.network import LabelVAE, to_maps
-from lightning_modules.common.errors import ModelError
 
 Consistency = Literal["paper", "released", "label"]
-
-
-def occurrence_rates(label: Tensor) -> Tensor:
-    """Share of positives among the known labels of every AU, r_i of Eq. 1.
-
-    Args:
-        label: (N, A) int64 in {-1, 0, 1}, of the training fold.
-
-    Returns:
-        (A,) float64; NaN where nothing is known.
-    """
-    return (label > 0).sum(0).double() / (label >= 0).sum(0)
-
-
-def frequency_weights(rate: Tensor, aus: Sequence[int]) -> Tensor:
-    """Weights of the AUs by their rates (Eq. 1), as the release scales them: their mean, not their sum, is 1.
-
-    Args:
-        rate: (A,) of ``occurrence_rates``.
-        aus: FACS numbers, for the message.
-
-    Returns:
-        (A,) float32.
-
-    Raises:
-        ModelError: An AU never occurs, so that its weight would be infinite.
-    """
-    if never := [au for au, value in zip(aus, rate.tolist(), strict=True) if not value > 0]:
-        names = ", ".join(f"AU{au:02d}" for au in never)
-        raise ModelError(
-            f"the training frames show no {names}: its weight, 1 / rate, would be infinite",
-            "leave it out of data.aus, or lower the intensity from which it counts as present",
-        )
-    return ((1 / rate) / (1 / rate).mean()).float()
 
 
 def weighted_bce(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -57,7 +22,7 @@ def weighted_bce(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     Args:
         logit: (B, A) floating.
         target: (B, A) int64 in {-1, 0, 1}.
-        weight: (A,) of ``frequency_weights``.
+        weight: (A,) of ``common.losses.frequency_weights``.
     """
     known = target >= 0
     raw = F.binary_cross_entropy_with_logits(logit, target.clamp(min=0).to(logit.dtype), reduction="none")

@@ -11,19 +11,19 @@ from lightning_modules.aunet import network as nets
 from lightning_modules.aunet.losses import (
     Consistency,
     complete,
-    frequency_weights,
     heatmap_loss,
     joined_consistency,
-    occurrence_rates,
     vae_losses,
     vae_terms,
     weighted_bce,
 )
 from lightning_modules.aunet.network import FAN, Pool, Variant
 from lightning_modules.base import AUModule
+from lightning_modules.common.backbones import unit_range
 from lightning_modules.common.classifier import AUClassifier
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import au_predictions
+from lightning_modules.common.losses import frequency_weights, occurrence_rates
 from lightning_modules.common.weights import (
     check_class,
     check_leakage,
@@ -109,12 +109,12 @@ class FaceAligner(AUModule):
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Squared error of the heat-maps of all stacks."""
-        _, _, heatmaps = self.network.stages(nets.unit_range(centre_frame(batch)))
+        _, _, heatmaps = self.network.stages(unit_range(centre_frame(batch)))
         return {"heatmap": heatmap_loss(heatmaps, batch["landmarks"], self.sigma)}
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """``landmarks_hat`` (B, 68, 2) in pixels of the picture and ``confidence`` (B,), the mean height of peaks."""
-        heatmaps = self.network(nets.unit_range(centre_frame(batch))).heatmaps
+        heatmaps = self.network(unit_range(centre_frame(batch))).heatmaps
         landmarks, _ = nets.decode_landmarks(heatmaps)
         return {"landmarks_hat": landmarks, "confidence": nets.peak_confidence(heatmaps)}
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.common.backbones import InputNormalization
+from lightning_modules.common.backbones import InputNormalization, unit_range
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import AUNetwork
 
@@ -201,11 +201,6 @@ class FAN(nn.Module):
         """Image (B, 3, H, W) as for ``stages``."""
         low, hourglasses, heatmaps = self.stages(image)
         return FANOutput(low, hourglasses, heatmaps[-1], attention_feature(low, hourglasses, heatmaps[-1]))
-
-
-def unit_range(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Image (B, 3, H, W) uint8 -> floating in [0, 1], as FAN wants it; channels-last, as convolutions like it."""
-    return image.to(dtype, memory_format=torch.channels_last) / 255
 
 
 def to_maps(landmarks: Tensor) -> Tensor:

@@ -34,6 +34,11 @@ class InputNormalization(nn.Module):
         return (image - self.mean) / self.std
 
 
+def unit_range(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Image (B, 3, H, W) uint8 -> floating in [0, 1]; channels-last, as convolutions like it."""
+    return image.to(dtype, memory_format=torch.channels_last) / 255
+
+
 def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = False) -> nn.Module:
     """A timm model without classifier: floating image (B, 3, H, W) -> pooled feature (B, ``head_hidden_size``).
 
@@ -68,6 +73,18 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
             "give the path of a weights file, connect to the network once, or set model.pretrained=false",
         ) from error
     return model.to(memory_format=torch.channels_last)
+
+
+def resnet_channels(backbone: nn.Module) -> int:
+    """Channels of the last map of a timm ResNet.
+
+    Raises:
+        ModelError: It is none.
+    """
+    if not isinstance(backbone, ResNet):
+        name = getattr(backbone, "default_cfg", {}).get("architecture", type(backbone).__name__)
+        raise ModelError(f"model.backbone: {name} is no ResNet", "use a timm ResNet, such as resnet50")
+    return int(backbone.num_features)
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 """Losses that more than one paper uses. Pure functions; a label of -1 is unknown and never enters."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_modules.common.errors import ModelError
 
 
 def masked_bce(logit: Tensor, target: Tensor) -> Tensor:
@@ -26,3 +30,37 @@ def masked_cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
     known = target >= 0
     raw = F.cross_entropy(logit.flatten(0, -2), target.clamp(min=0).flatten(), reduction="none")
     return (raw * known.flatten()).sum() / known.sum().clamp(min=1)
+
+
+def occurrence_rates(label: Tensor) -> Tensor:
+    """Share of positives among the known labels of every AU.
+
+    Args:
+        label: (N, A) int64 in {-1, 0, 1}, of the training fold.
+
+    Returns:
+        (A,) float64; NaN where nothing is known.
+    """
+    return (label > 0).sum(0).double() / (label >= 0).sum(0)
+
+
+def frequency_weights(rate: Tensor, aus: Sequence[int]) -> Tensor:
+    """Weights of the AUs, inverse to their rates and of mean 1 (AUNet, Eq. 1; ME-GraphAU's release).
+
+    Args:
+        rate: (A,) of ``occurrence_rates``.
+        aus: FACS numbers, for the message.
+
+    Returns:
+        (A,) float32.
+
+    Raises:
+        ModelError: An AU never occurs, so that its weight would be infinite.
+    """
+    if never := [au for au, value in zip(aus, rate.tolist(), strict=True) if not value > 0]:
+        names = ", ".join(f"AU{au:02d}" for au in never)
+        raise ModelError(
+            f"the training frames show no {names}: its weight, 1 / rate, would be infinite",
+            "leave it out of data.aus, or lower the intensity from which it counts as present",
+        )
+    return ((1 / rate) / (1 / rate).mean()).float()

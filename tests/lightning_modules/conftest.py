@@ -1,7 +1,9 @@
 """Tiny images with labels, and a Trainer without files, for the model tests."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,23 @@ def trainer(tmp_path: Path) -> Callable[..., pl.Trainer]:
         return pl.Trainer(default_root_dir=tmp_path, accelerator="cpu", **{**quiet, "max_epochs": 1, **arguments})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def golden_folder(shared: Path) -> Path:
+    folder = shared / "golden"
+    if not (folder / "fill.py").is_file():
+        pytest.skip("the golden arrays (../shared/golden) are not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fill(golden_folder: Path) -> ModuleType:
+    """fill.py, which draws weights and inputs from their names."""
+    spec = importlib.util.spec_from_file_location("golden_fill", golden_folder / "fill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
 """The release's networks with weights drawn from their keys, loaded once as published files, and golden outputs."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,23 +14,6 @@ from lightning_modules.aunet.network import FANOutput
 from lightning_modules.published import load_published
 
 FRAMES = ("current", "former", "later")
-
-
-@pytest.fixture(scope="session")
-def golden_folder(shared: Path) -> Path:
-    folder = shared / "golden"
-    if not (folder / "aunet.npz").is_file():
-        pytest.skip("the golden arrays (../shared/golden) are not beside this checkout")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def fill(golden_folder: Path) -> ModuleType:
-    """fill.py, which draws weights and inputs from their names."""
-    spec = importlib.util.spec_from_file_location("golden_fill", golden_folder / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from lightning_modules import AUNet, FaceAligner, LabelVAE
 from lightning_modules.aunet.losses import consistency_loss
-from lightning_modules.aunet.network import FAN, decode_landmarks, unit_range
+from lightning_modules.aunet.network import FAN, decode_landmarks
+from lightning_modules.common.backbones import unit_range
 from lightning_modules.common.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings(  # Lightning's own; and FAN is in evaluation mode on purpose

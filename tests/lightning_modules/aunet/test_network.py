@@ -13,8 +13,8 @@ from lightning_modules.aunet.network import (
     LabelVAE,
     attention_feature,
     decode_landmarks,
-    unit_range,
 )
+from lightning_modules.common.backbones import unit_range
 from lightning_modules.common.errors import ModelError
 from lightning_modules.published import load_published
 

@@ -1,0 +1,44 @@
+"""The releases' networks with weights drawn from their keys, golden arrays, and the benchmarks' definitions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+
+@pytest.fixture(scope="session")
+def released_shapes(golden_folder: Path) -> dict[str, dict[str, list[int]]]:
+    """Network -> key of the release -> shape."""
+    return {
+        kind: shapes
+        for file in ("megraph_keys", "fau_keys")
+        for kind, shapes in json.loads((golden_folder / f"{file}.json").read_text()).items()
+    }
+
+
+@pytest.fixture(scope="session")
+def released_state(fill, released_shapes) -> Callable[[str], dict[str, Tensor]]:
+    """A network's state dict as published."""
+    return lambda kind: fill.fill_state_dict(released_shapes[kind])
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    """Arrays of one file by name."""
+
+    def arrays(name: str) -> dict[str, np.ndarray]:
+        with np.load(golden_folder / f"{name}.npz") as file:
+            return dict(file)
+
+    return arrays
+
+
+@pytest.fixture
+def benchmark(monkeypatch) -> Callable[[str], ModuleType]:
+    """A script of benchmarks/, which holds the formulation that ours is measured against."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    return lambda name: __import__(name)
