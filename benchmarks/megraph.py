@@ -150,7 +150,11 @@ def main() -> int:
                 "edges": (_both(network.edges, LiteralEdges), (maps, maps.mean(1))),
                 "whole network": (
                     {"definition": literal(network), "ours": network},
-                    (torch.randn(arguments.batch, 3, side, side, device=arguments.device),),
+                    (
+                        torch.randn(arguments.batch, 3, side, side, device=arguments.device).to(
+                            memory_format=torch.channels_last
+                        ),
+                    ),
                 ),
             }
             for part, (ways, inputs) in parts.items():

@@ -22,8 +22,15 @@ def released_shapes(golden_folder: Path) -> dict[str, dict[str, list[int]]]:
 
 @pytest.fixture(scope="session")
 def released_state(fill, released_shapes) -> Callable[[str], dict[str, Tensor]]:
-    """A network's state dict as published."""
-    return lambda kind: fill.fill_state_dict(released_shapes[kind])
+    """A network's state dict as published; what two networks share is drawn once, and not to be changed."""
+    drawn: dict[str, Tensor] = {}
+
+    def state(kind: str) -> dict[str, Tensor]:
+        shapes = released_shapes[kind]
+        drawn.update(fill.fill_state_dict({key: shape for key, shape in shapes.items() if key not in drawn}))
+        return {key: drawn[key] for key in shapes}
+
+    return state
 
 
 @pytest.fixture(scope="session")
