@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.data import default_collate
 
 from callbacks.feature_maps import FeatureMaps
 from callbacks.features import Features
@@ -20,6 +21,7 @@ from callbacks.ledger import Ledger, write_parquet
 from callbacks.recalibration import Recalibration
 from callbacks.tracking import EpochLines, EpochRows, MetricsCSV, tracker
 from datamodules.base import AUDataModule
+from experiments.analysis import complexity
 from experiments.cli import SuiteCLI
 from experiments.run_folder import RunFolder, State
 from lightning_modules.base import AUModule
@@ -49,12 +51,13 @@ class Fold:
     def run(self, state: State) -> None:
         """Train (or go on, unless the model came trained), score, and close the folder."""
         started = time.monotonic()
+        sizes = network_sizes(self.model, self.data) if is_rank_zero() else {}
         if self.options.compile:
             self.model.network.compile()
         epochs = self.train(state) if self.options.checkpoint is None else 0
         result = self.evaluate()
         if is_rank_zero():
-            result |= {"epochs": epochs, "seconds": round(time.monotonic() - started, 1)}
+            result |= {"sizes": sizes, "epochs": epochs, "seconds": round(time.monotonic() - started, 1)}
             self.folder.close(metrics.to_json(result))
 
     def train(self, state: State) -> int:
@@ -175,6 +178,14 @@ class Fold:
             "n_params": sum(p.numel() for p in model.parameters()),
             "model": model.facts(),
         }
+
+
+def network_sizes(model: AUModule, data: AUDataModule) -> dict[str, dict[str, int]]:
+    """`complexity.sizes` of a model that looks at pictures, on one of them; counted before anything is compiled."""
+    if (pictures := getattr(model, "pictures", None)) is None:
+        return {}
+    batch = default_collate([data.samples(train=False)[int(data.rows_all[0])]])
+    return complexity.sizes(model.network, pictures(batch))
 
 
 def is_rank_zero() -> bool:

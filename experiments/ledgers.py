@@ -27,7 +27,7 @@ FACTS = (
     "select_on",
 )
 # What a reader wants beside the number; may differ from fold to fold (each fold may start from its own checkpoint).
-REMARKS = ("class", "backbone", "initialisation", "n_params", "macs", "precision", "licence", "commit")
+REMARKS = ("class", "backbone", "initialisation", "n_params", "precision", "licence", "commit")
 
 
 @dataclass(frozen=True)

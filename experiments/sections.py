@@ -92,7 +92,6 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "model": facts["class"],
         "backbone": facts["backbone"],
         "parameters": facts["n_params"],
-        "MACs a frame": facts["macs"],
         "initialisation": facts["initialisation"],
         "selected on": facts["select_on"],
         "finished folds (seeds)": ", ".join(seeds),

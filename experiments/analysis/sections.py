@@ -9,6 +9,7 @@ import pandas as pd
 
 from callbacks import figures
 from experiments.analysis import significance
+from experiments.analysis.complexity import complexity_table
 from experiments.analysis.correlation import correlation, dependency_f1, matrix_distance
 from experiments.analysis.failures import CONFIDENCE, error_by_confidence, worst_frames
 from experiments.analysis.timelines import RULE, change_rates, choose_stretch
@@ -34,6 +35,7 @@ def analysis_sections(pairs: Sequence[Pair]) -> list[Section]:
         timeline_section(occurrence),
         failure_section(occurrence),
         feature_map_section([experiment for experiment, _ in pairs]),
+        complexity_section([experiment for experiment, _ in pairs]),
     ]
     return [section for section in found if section is not None]
 
@@ -301,3 +303,13 @@ def feature_map_section(experiments: Sequence[Experiment]) -> Section | None:
         figure = figures.feature_maps(kept["images"], maps)
         drawn.append(picture(f"feature_maps_{first.name}", caption, figure))
     return Section("Feature maps", pictures=drawn) if drawn else None
+
+
+# -------------------------------------------------------------------------------------------------------- complexity
+
+
+def complexity_section(experiments: Sequence[Experiment]) -> Section | None:
+    """Parameters and multiply-accumulates of the networks of whole runs."""
+    whole = [experiment.runs[0] for experiment in experiments if experiment.runs[0].dataset is None]
+    sizes = {run.path.parent.name: run.result["sizes"] for run in whole if run.result.get("sizes")}
+    return Section("Size of the networks", tables=[complexity_table(sizes)]) if sizes else None

@@ -107,14 +107,18 @@ class FaceAligner(AUModule):
                 "prepare the dataset with --faces detect, or train on another one and give model.fan_checkpoint",
             )
 
+    def pictures(self, batch: dict[str, Any]) -> Tensor:
+        """What FAN takes of a batch: (B, 3, H, W) in [0, 1]."""
+        return unit_range(centre_frame(batch))
+
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Squared error of the heat-maps of all stacks."""
-        _, _, heatmaps = self.network.stages(unit_range(centre_frame(batch)))
+        _, _, heatmaps = self.network.stages(self.pictures(batch))
         return {"heatmap": heatmap_loss(heatmaps, batch["landmarks"], self.sigma)}
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """``landmarks_hat`` (B, 68, 2) in pixels of the picture and ``confidence`` (B,), the mean height of peaks."""
-        heatmaps = self.network(unit_range(centre_frame(batch))).heatmaps
+        heatmaps = self.network(self.pictures(batch)).heatmaps
         landmarks, _ = nets.decode_landmarks(heatmaps)
         return {"landmarks_hat": landmarks, "confidence": nets.peak_confidence(heatmaps)}
 

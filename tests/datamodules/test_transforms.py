@@ -340,6 +340,35 @@ def test_pixels_change_as_in_the_release() -> None:
     assert holes.hole_height_range == holes.hole_width_range == (0.03125, 0.125)
 
 
+def test_compression_and_dropout_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the library does to the pixels, not what it was asked: older arguments are ignored without an error."""
+    changes: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for kind in (A.ImageCompression, A.CoarseDropout):
+        apply = kind.apply
+
+        def keep(self: Any, img: np.ndarray, *words: Any, apply: Any = apply, **values: Any) -> np.ndarray:
+            before = img.copy()
+            changed = apply(self, img, *words, **values)
+            changes.setdefault(type(self).__name__, []).append((before, changed.copy()))
+            return changed
+
+        monkeypatch.setattr(kind, "apply", keep)
+    transform, sample, draws = SourceCrop(256, train=True), stored(source(), face()), 60
+    for row in range(draws):
+        transform([sample], (0, 0, row))
+    assert all(draws / 4 < len(of) < 3 * draws / 4 for of in changes.values())  # p = 0.5: 3.9 standard deviations
+    assert len(changes) == 2
+    noise = [np.abs(before.astype(int) - after).mean() for before, after in changes["ImageCompression"]]
+    assert max(noise) > 1 > min(noise)  # quality 99 to 100, as from arguments that are ignored, gives 0.5
+    number = []
+    for before, after in changes["CoarseDropout"]:
+        gone = (before != after).any(axis=-1)
+        assert (after[gone] == 0).all()
+        assert 0 < gone.sum() <= 8 * 32**2
+        number.append(cv2.connectedComponents(gone.astype(np.uint8))[0] - 1)
+    assert max(number) > 4  # 1 to 8 holes; from arguments that are ignored, 1 or 2
+
+
 def test_the_frames_of_a_clip_change_colour_alike() -> None:
     sample = stored(source(), face())
     twin = sample._replace(image=sample.image.copy())

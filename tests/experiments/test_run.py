@@ -69,6 +69,10 @@ def test_a_run_leaves_what_the_design_promises(folder: Path) -> None:
     curve = pd.read_csv(folder / "metrics.csv")
     assert curve["epoch"].tolist() == [0, 1]
     assert curve[["train/loss", "val/f1_mean", "val/f1/AU12"]].notna().all().all()
+    result = result_of(folder)
+    assert result["sizes"][""]["parameters"] == result["n_params"]
+    assert result["sizes"][""]["macs"] > 0
+    assert list(result["sizes"]) == [""]  # RE-Net's backbone runs in copies
 
 
 def test_an_epoch_is_in_the_csv_before_its_checkpoint_is_written(

@@ -223,3 +223,19 @@ def test_a_cross_dataset_run_names_what_it_was_tested_on(
     parts = load_experiment(tmp_path / "cross").parts()
     names = [part.facts["dataset"] for part in parts]
     assert names == ["mixture(bp4d -> affwild2)", "mixture(bp4d -> disfa)"]
+
+
+# -------------------------------------------------------------------------------------------------------- complexity
+
+
+def test_sizes_of_networks_stand_beside_each_other(runs: Path, tmp_path: Path, write_fold: Writer) -> None:
+    table = pd.read_parquet(runs / "poor" / "fold1-seed0" / "predictions.parquet")
+    whole = {"parameters": 3_500_000, "trained": 500_000, "macs": 12_345_000_000}
+    part = {"parameters": 500_000, "trained": 500_000, "macs": 345_000_000}
+    write_fold(tmp_path / "two", 1, table, sizes={"": whole, "extractor": whole, "head": part})
+    write_fold(tmp_path / "one", 1, table, sizes={"": part})
+    found = [load_experiment(path) for path in (tmp_path / "two", tmp_path / "one", runs / "poor")]
+    (sizes,) = made(sections.complexity_section(found)).tables
+    assert [row[0] for row in sizes.rows] == ["two", "two, extractor", "two, head", "one"]
+    assert sizes.rows[2] == ["two, head", "0.50", "0.50", "0.34"]
+    assert sections.complexity_section(found[2:]) is None
