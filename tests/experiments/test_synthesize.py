@@ -46,7 +46,7 @@ def test_what_a_twin_with_faults_holds_is_refused_by_name(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = {"affwild2": "--frames 24 --subjects 2", "multi_pie": "--subjects 1", "caer_s": "--subjects 2"}
-    few = sizes.get(name, "--subjects 2 --frames 4").split()
+    few = ["--size", "64", *sizes.get(name, "--subjects 2 --frames 4").split()]
     raw = tmp_path / "raw"
     assert run(monkeypatch, synthesize.main, name, "--out", raw, *few, "--with-faults", "--workers", 0) == 0
     capsys.readouterr()

@@ -4,12 +4,14 @@ import pytest
 
 from datamodules.errors import DataError
 from datamodules.store import FrameStore
+from datamodules.synth import roots
 from datamodules.synth.roots import check_root, parse_root, resolve_root
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FACSUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(roots, "usable_cpus", lambda: 1)  # processes take seconds to start
     return tmp_path / "cache"
 
 
@@ -72,7 +74,8 @@ def test_a_root_renders_once_and_its_settings_choose_the_place(cache: Path) -> N
     assert out.parent == cache
 
 
-def test_the_twin_goes_through_its_raw_layout(cache: Path) -> None:
+def test_the_twin_goes_through_its_raw_layout(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "usable_cpus", lambda: 2)
     store = FrameStore(resolve_root("synth:disfa?subjects=2&frames=3&size=32", progress=False))
     assert store.key(4) == ("disfa", "SN002", "left", 1)
     assert store.manifest["edition"] == "twin"
