@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -11,7 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.errors import DataError
+from datamodules.pairs import DrawnPairs, PairSettings
+from datamodules.pseudo import PseudoIntensities, PseudoSettings
 from datamodules.sampling import EvalSampler, TrainSampler
+from datamodules.store import FrameStore
 
 Kind = Literal["occurrence", "intensity", "expression"]
 LABELS: dict[Kind, str] = {"occurrence": "au", "intensity": "intensity", "expression": "expression"}
@@ -41,8 +45,11 @@ class AUDataModule(pl.LightningDataModule, ABC):
         train_stride: Train on every n-th frame of a sequence; evaluation always sees all frames.
         duplicate_aus: Frames in which one of these occurs stand twice in the training set (RE-Net, section 4.6).
         neighbours: T > 0 gives clips of the frames -T, 0 and +T instead of images.
-        augment: Crop and augmentation: RE-Net's, or AUNet's, which needs a store of the preset ``aunet``.
-        seed: Seed of validation subjects, order and augmentation.
+        augment: Crop and augmentation: RE-Net's, AUNet's, which needs a store of the preset ``aunet``, or ``none``:
+            the whole crop as it is stored.
+        pairs: Train on pairs of frames of one video, see `datamodules.pairs`; predictions are of frames all the same.
+        pseudo: Features of predicted pseudo-intensities instead of images, see `datamodules.pseudo`.
+        seed: Seed of validation subjects, order, pairs and augmentation.
 
     Attributes:
         labels: ``au`` and ``intensity`` (N, A), ``expression`` (N,) where there are expressions: int8, -1 unknown.
@@ -53,6 +60,8 @@ class AUDataModule(pl.LightningDataModule, ABC):
         unreadable: Number of frames without a picture.
         left_out: Other reasons for which frames are on no side, with their numbers.
         repeated_neighbours: Share of neighbours in training that are missing, None without ``neighbours``.
+        drawn_pairs: The pairs; None without ``pairs``.
+        pseudo_intensities: What was predicted and what is made of it; None without ``pseudo``.
     """
 
     dataset: str  # in the ledger and in commands
@@ -86,7 +95,9 @@ class AUDataModule(pl.LightningDataModule, ABC):
         train_stride: int = 1,
         duplicate_aus: list[int] | None = None,
         neighbours: int = 0,
-        augment: Literal["renet", "aunet"] = "renet",
+        augment: Literal["renet", "aunet", "none"] = "renet",
+        pairs: PairSettings | None = None,
+        pseudo: PseudoSettings | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -95,10 +106,31 @@ class AUDataModule(pl.LightningDataModule, ABC):
         self.label_threshold, self.val_subjects, self.select_on = label_threshold, val_subjects, select_on
         self.train_stride, self.duplicate_aus = train_stride, list(duplicate_aus or [])
         self.neighbours, self.augment, self.seed = neighbours, augment, seed
+        self.pairs, self.pseudo = pairs, pseudo
+        self.drawn_pairs: DrawnPairs | None = None
+        self.pseudo_intensities: PseudoIntensities | None = None
+        self._ready = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the stores, split their subjects, read the labels, draw pairs, read predictions; raises `DataError`."""
+        if self._ready:
+            return
+        self.split_subjects()
+        rows = {"train": self.rows_train, "val": self.rows_val, "test": self.rows_test}
+        held = (rows, self.labels, self.stores(), self.aus, self.seed, self.select_on)
+        if self.pairs:
+            self.drawn_pairs = DrawnPairs(self.pairs, *held)
+        if self.pseudo:
+            self.pseudo_intensities = PseudoIntensities(self.pseudo, *held)
+        self._ready = True
 
     @abstractmethod
-    def setup(self, stage: str | None = None) -> None:
+    def split_subjects(self) -> None:
         """Open the stores, split their subjects, read the labels; raises `DataError`."""
+
+    @abstractmethod
+    def stores(self) -> list[tuple[str, FrameStore]]:
+        """Datasets and stores whose rows stand one after the other."""
 
     @abstractmethod
     def samples(self, train: bool) -> Dataset[dict[str, Any]]:
@@ -124,9 +156,15 @@ class AUDataModule(pl.LightningDataModule, ABC):
             raise DataError("data.select_on=test with fold 0: nobody is held out", "use data.select_on=val")
         lowest = {"image_size": 1, "batch_size": 1, "train_stride": 1}
         lowest |= dict.fromkeys(("val_subjects", "num_workers", "neighbours"), 0)
+        lowest |= {"pairs.train": 1, "pairs.val": 1} if self.pairs else {}
+        lowest |= {"pseudo.window": 1, "pseudo.balanced": 0, "pseudo.sigma_percentile": 1} if self.pseudo else {}
         for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise DataError(f"data.{name}={getattr(self, name)}: must be at least {least}", f"set data.{name}")
+            if (value := attrgetter(name)(self)) < least:
+                raise DataError(f"data.{name}={value}: must be at least {least}", f"set data.{name}")
+        if sum(map(bool, (self.neighbours, self.pairs, self.pseudo))) > 1:
+            raise DataError("data.neighbours, data.pairs and data.pseudo: a sample is one of them", "set one alone")
+        if self.pseudo and (share := self.pseudo.sigma_percentile) > 100:
+            raise DataError(f"data.pseudo.sigma_percentile={share}: above 100", "set 100 or less")
 
     @property
     def aus_without_val_positives(self) -> list[int]:
@@ -141,38 +179,59 @@ class AUDataModule(pl.LightningDataModule, ABC):
         """
         return self.labels[LABELS[kind]][self.rows_train].astype(np.int64)
 
+    @property
+    def kind_of_sample(self) -> str:
+        """What training sees: ``frames`` (or clips of them), ``pairs`` or ``features``."""
+        return "pairs" if self.pairs else "features" if self.pseudo else "frames"
+
     def train_sampler(self, rank: int, world_size: int) -> TrainSampler:
-        """The order of training rows."""
-        return TrainSampler(self.rows_train, self.seed, rank, world_size)
+        """The order of training rows, or of the pairs or frames that were drawn."""
+        drawn = self.pairs.train if self.pairs else self.pseudo.balanced if self.pseudo else 0
+        return TrainSampler(np.arange(drawn) if drawn else self.rows_train, self.seed, rank, world_size)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled, augmented training frames."""
-        return self._loader(self.train_sampler(*self._rank()), train=True)
+        """Shuffled, augmented training frames, pairs of them, or features."""
+        if self.drawn_pairs:
+            samples: Dataset[dict[str, Any]] = self.drawn_pairs.samples("train", self.samples(True))
+        elif self.pseudo_intensities:
+            samples = self.pseudo_intensities.samples(train=True)
+        else:
+            samples = self.samples(True)
+        return self._loader(self.train_sampler(*self._rank()), samples, train=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Frames of the validation subjects; inside a fit those that choose the epoch, see ``select_on``."""
-        on_test = self.select_on == "test" and self.trainer is not None and self.trainer.state.fn == "fit"
-        return self._loader(EvalSampler(self.rows_test if on_test else self.rows_val, *self._rank()))
+        """Frames of the validation subjects; inside a fit what chooses the epoch: pairs, or by ``select_on`` others."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        if self.drawn_pairs and fitting:
+            samples = self.drawn_pairs.samples("val", self.samples(False))
+            return self._loader(EvalSampler(np.arange(len(samples)), *self._rank()), samples)
+        return self._frames(self.rows_test if fitting and self.select_on == "test" else self.rows_val)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Frames of the held-out subjects."""
-        return self._loader(EvalSampler(self.rows_test, *self._rank()))
+        return self._frames(self.rows_test)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """All readable frames in the order of the store."""
-        return self._loader(EvalSampler(self.rows_all, *self._rank()))
+        """All other readable frames in the order of the store: those of training subjects, and those on no side."""
+        return self._frames(np.setdiff1d(self.rows_all, np.concatenate([self.rows_val, self.rows_test])))
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Training frames without augmentation in an order drawn by ``seed``, the same on every rank."""
         order = np.random.default_rng((self.seed, 0xCA11)).permutation(self.rows_train)
-        return self._loader(EvalSampler(order))
+        return self._loader(EvalSampler(order), self.samples(False))
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, sampler: TrainSampler | EvalSampler, train: bool = False) -> DataLoader[dict[str, Any]]:
+    def _frames(self, rows: np.ndarray) -> DataLoader[dict[str, Any]]:
+        samples = self.pseudo_intensities.samples(train=False) if self.pseudo_intensities else self.samples(False)
+        return self._loader(EvalSampler(rows, *self._rank()), samples)
+
+    def _loader(
+        self, sampler: TrainSampler | EvalSampler, samples: Dataset[dict[str, Any]], train: bool = False
+    ) -> DataLoader[dict[str, Any]]:
         return DataLoader(
-            self.samples(train),
+            samples,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

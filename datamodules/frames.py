@@ -37,6 +37,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
         if len(store):  # the store's columns are read here, so that workers forked later share them
             self._frames(0)
             store.key(0)
+            store.occluded(0)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -57,6 +58,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "subject": subject,
             "sequence": sequence,
             "frame": frame,
+            "occluded": self.store.occluded(row),
         }
 
     def _frames(self, row: int) -> list[Frame]:

@@ -95,10 +95,8 @@ class Mixture(AUDataModule):
             for root in (*self.roots_train.values(), *self.roots_test.values()):
                 resolve_root(root)
 
-    def setup(self, stage: str | None = None) -> None:
+    def split_subjects(self) -> None:
         """See the base class."""
-        if self.members:
-            return
         cross = bool(self.roots_test)
         train = [self._open(name, root, 0 if cross else self.fold) for name, root in self.roots_train.items()]
         tested = [self._open(name, root, 0) for name, root in self.roots_test.items() if self.fold]
@@ -123,6 +121,10 @@ class Mixture(AUDataModule):
             shares = [(m.repeated_neighbours or 0) * len(m.rows_train) for m in members]
             self.repeated_neighbours = sum(shares) / len(self.rows_train)
         self.members = members
+
+    def stores(self) -> list[tuple[str, FrameStore]]:
+        """See the base class."""
+        return [(member.dataset, member.opened) for member in self.members]
 
     def _open(self, name: str, root: str, fold: int) -> StoreDataModule:
         store = FrameStore(resolve_root(root))
@@ -209,7 +211,7 @@ class Mixture(AUDataModule):
 
     def train_sampler(self, rank: int, world_size: int) -> TrainSampler:
         """See the base class."""
-        if self.sampling == "proportional":
+        if self.sampling == "proportional" or self.kind_of_sample != "frames":  # pairs are drawn by dataset anyway
             return super().train_sampler(rank, world_size)
         starts = zip(self.members, self._offsets, strict=False)
         groups = [member.rows_train + start for member, start in starts if len(member.rows_train)]
@@ -247,6 +249,8 @@ class Mixture(AUDataModule):
             "sampling": self.sampling,
             "preprocessing": joined("preprocessing"),
             "licence": joined("licence", "; "),
+            "samples": self.kind_of_sample,
+            "sigma": self.pseudo_intensities is not None and self.pseudo_intensities.sigma is not None,
             "seed": self.seed,
         }
 

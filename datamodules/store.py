@@ -13,7 +13,7 @@ import json
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntFlag
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +135,11 @@ class FrameStore:
         return self._split[1]
 
     @cached_property
+    def clip_code(self) -> np.ndarray:
+        """(N,) int32, number of the video: of the run of rows of one subject and sequence."""
+        return np.repeat(np.arange(len(self._clip_starts) - 1, dtype=np.int32), np.diff(self._clip_starts))
+
+    @cached_property
     def offset(self) -> np.ndarray:
         """(N,) int64, first byte of the row's picture in its shard."""
         return self._read("offset")
@@ -178,6 +183,10 @@ class FrameStore:
     def source_digest(self) -> np.ndarray:
         """(N,) int64, equal for equal source pictures, however they are cropped; 0 where there is none."""
         return self._read("source_digest")
+
+    def occluded(self, i: int) -> int:
+        """Whether part of the face is covered, 0 or 1; -1 in a store that marks no frame, where nobody has looked."""
+        return int(self.flags[i] & Flag.OCCLUDED > 0) if self._marks_occlusion else -1
 
     def label(self, column: str) -> np.ndarray:
         """(N,) int8 labels of a column, -1 unknown. Raises `DataError` for a column that the store lacks."""
@@ -230,6 +239,10 @@ class FrameStore:
         """(dataset, subject, sequence, frame) of a row, unique in the store."""
         subject, sequence = self.subjects[self.subject_code[i]], self.sequences[self.sequence_code[i]]
         return self.manifest["dataset"], str(subject), str(sequence), int(self.frame[i])
+
+    @cached_property
+    def _marks_occlusion(self) -> bool:
+        return bool((self.flags & Flag.OCCLUDED).any())
 
     @cached_property
     def _subject(self) -> tuple[np.ndarray, np.ndarray]:
@@ -292,6 +305,43 @@ class FrameStore:
         descriptor = os.open(self.root / SHARDS / self.shards[shard], os.O_RDONLY)
         self._descriptors[shard] = descriptor
         return descriptor
+
+
+class Rows:
+    """Rows of stores that stand one after the other.
+
+    Args:
+        stores: Dataset and store.
+
+    Attributes:
+        dataset: (N,) int, number of the dataset.
+        video: (N,) int, number of the video, ascending.
+        frame: (N,) int64, number of the frame in its video.
+    """
+
+    def __init__(self, stores: Sequence[tuple[str, FrameStore]]) -> None:
+        self.stores = list(stores)
+        lengths = [len(store) for _, store in self.stores]
+        self._ends = np.cumsum(lengths)
+        codes = [store.clip_code for _, store in self.stores]
+        first = np.cumsum([0, *(int(of[-1]) + 1 if len(of) else 0 for of in codes)])
+        self.dataset = np.repeat(np.arange(len(lengths)), lengths)
+        self.video = np.concatenate([of + start for of, start in zip(codes, first, strict=False)])
+        self.frame = np.concatenate([store.frame for _, store in self.stores])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def place(self, row: int) -> tuple[str, FrameStore, int]:
+        """Dataset and store of a row, and its row there."""
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        dataset, store = self.stores[number]
+        return dataset, store, row - int(self._ends[number]) + len(store)
+
+    def key(self, row: int) -> tuple[str, str, str, int]:
+        """(dataset, subject, sequence, frame) of a row."""
+        dataset, store, here = self.place(row)
+        return dataset, *store.key(here)[1:]
 
 
 def _gathered(parts: list[np.ndarray]) -> np.ndarray:

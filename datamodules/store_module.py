@@ -57,11 +57,14 @@ class StoreDataModule(AUDataModule):
         if self.store is None:
             resolve_root(self.root)
 
-    def setup(self, stage: str | None = None) -> None:
+    def split_subjects(self) -> None:
         """See the base class."""
-        if self.store is None:
-            self.open()
-            self.assign(self.validation())
+        self.open()
+        self.assign(self.validation())
+
+    def stores(self) -> list[tuple[str, FrameStore]]:
+        """See the base class."""
+        return [(self.dataset, self.opened)]
 
     def open(self) -> None:
         """Open and check the store, read its labels, tell training subjects from held-out ones."""
@@ -237,6 +240,8 @@ class StoreDataModule(AUDataModule):
             "select_on": self.select_on,
             "preprocessing": manifest["preprocessing"],
             "licence": manifest["licence"],
+            "samples": self.kind_of_sample,
+            "sigma": self.pseudo_intensities is not None and self.pseudo_intensities.sigma is not None,
             "seed": self.seed,
         }
 
@@ -250,10 +255,10 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 def missing_neighbours(store: FrameStore, rows: np.ndarray, offset: int) -> float:
     """Share of the frames ``offset`` before and after these rows that their sequence lacks, or that have no picture."""
-    change = (np.diff(store.subject_code) != 0) | (np.diff(store.sequence_code) != 0)
-    clip = np.concatenate([[0], np.cumsum(change)])
     number = store.frame - store.frame.min()
-    place = clip * (number.max() + offset + 1) + number  # ascending; no frame of another clip is `offset` away
+    place = (
+        store.clip_code.astype(np.int64) * (number.max() + offset + 1) + number
+    )  # ascending; no frame of another clip is `offset` away
     wanted = np.concatenate([place[rows] - offset, place[rows] + offset])
     found = np.searchsorted(place, wanted).clip(max=len(place) - 1)
     return float(1 - ((place[found] == wanted) & (store.length[found] > 0)).mean()) if len(rows) else 0.0

@@ -55,8 +55,10 @@ class Transform(Protocol):
         ...
 
 
-def create_transform(augment: Literal["renet", "aunet"], image_size: int, train: bool) -> Transform:
+def create_transform(augment: Literal["renet", "aunet", "none"], image_size: int, train: bool) -> Transform:
     """The crop of a paper; in training with its augmentation."""
+    if augment == "none":
+        return Whole(image_size)
     transform: type[CropFlip] | type[SourceCrop] = {"renet": CropFlip, "aunet": SourceCrop}[augment]
     return transform(image_size, train)
 
@@ -87,6 +89,22 @@ def flip(pictures: list[np.ndarray], landmarks: np.ndarray) -> tuple[list[np.nda
     mirrored = landmarks[FLIP_68]
     mirrored[:, 0] = pictures[0].shape[1] - 1 - mirrored[:, 0]
     return [cv2.flip(picture, 1) for picture in pictures], mirrored
+
+
+class Whole:
+    """The stored crop as it is, scaled; the rankers of Saito et al. see no augmentation.
+
+    Args:
+        image_size: Side of the returned pictures in pixels.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def __call__(self, frames: Sequence[Frame], draw: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Scale all frames; see `Transform`."""
+        resized = [resize(frame.image, frame.landmarks, self.image_size) for frame in frames]
+        return [image for image, _ in resized], resized[len(frames) // 2][1].astype(np.float32)
 
 
 class CropFlip:
