@@ -17,14 +17,17 @@ from lightning_modules.common import metrics
 
 KEY = ["dataset", "subject", "sequence", "frame"]
 
-# Prediction key of a module -> suffix of its ledger columns, and the label that belongs beside it.
-COLUMNS = {
-    "au_prob": ("prob", ("au", "true")),
-    "level": ("level", ("intensity", "true_level")),
-    "expected": ("expected", None),
+OCCURRENCE, INTENSITY = ("au", "true"), ("intensity", "true_level")
+# Prediction key of a module -> suffix of its ledger columns, and the labels that belong beside it.
+COLUMNS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "au_prob": ("prob", (OCCURRENCE,)),
+    "level": ("level", (INTENSITY,)),
+    "expected": ("expected", ()),
+    "pseudo": ("pseudo", (OCCURRENCE, INTENSITY)),
+    "sigma": ("sigma", ()),
 }
 # Prediction key of a module with one number a frame -> its column.
-PER_FRAME = {"confidence": "landmark_confidence", "loss": "loss"}
+PER_FRAME = {"confidence": "landmark_confidence", "loss": "loss", "order": "order"}
 FLIP_AVERAGED = ("au_prob", "expected", "expression_prob")
 PICTURES = ("image", "clip")
 
@@ -49,6 +52,8 @@ def ledger_columns(
     columns: dict[str, Any] = {"index": batch["index"].cpu().numpy()}
     for name in KEY:
         columns[name] = batch[name].cpu().numpy() if torch.is_tensor(batch[name]) else list(batch[name])
+    if "occluded" in batch:
+        columns["occluded"] = batch["occluded"].cpu().numpy().astype(np.int8)
     for key, values in predictions.items():
         predicted = values.cpu().numpy()
         if key in PER_FRAME:
@@ -61,10 +66,10 @@ def ledger_columns(
             columns["expression_true"] = batch["expression"].cpu().numpy().astype(np.int8)
             columns |= {f"expression_{name}_prob": predicted[:, k] for k, name in enumerate(expressions)}
             continue
-        suffix, label = COLUMNS[key]
+        suffix, labels = COLUMNS[key]
         for i, au in enumerate(aus):
-            if label is not None:
-                columns[f"AU{au:02d}_{label[1]}"] = batch[label[0]][:, i].cpu().numpy().astype(np.int8)
+            for label, name in labels:
+                columns[f"AU{au:02d}_{name}"] = batch[label][:, i].cpu().numpy().astype(np.int8)
             columns[f"AU{au:02d}_{suffix}"] = predicted[:, i]
     return columns
 
@@ -78,7 +83,18 @@ def gather(parts: list[dict[str, Any]]) -> pd.DataFrame:
         frame = pd.concat(everyone, ignore_index=True)
     if frame.empty:
         return frame
-    return frame.drop_duplicates("index").sort_values("index").drop(columns="index").reset_index(drop=True)
+    once = frame.drop_duplicates("index").sort_values("index").drop(columns="index").reset_index(drop=True)
+    return _without_empty(once)
+
+
+def _without_empty(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without what the dataset does not tell: which faces are covered, intensities beside pseudo-intensities."""
+    levels = [name for name in frame if str(name).endswith("_true_level")]
+    scored = any(str(name).endswith("_level") and name not in levels for name in frame)
+    empty = [] if scored or (frame[levels] >= 0).any(axis=None) else levels
+    if "occluded" in frame and (frame["occluded"] < 0).all():
+        empty = [*empty, "occluded"]
+    return frame.drop(columns=empty)
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

@@ -71,11 +71,11 @@ class Predictions(NamedTuple):
 def predictions_digest(folder: str) -> str:
     """What the ledgers of a run hold, wherever it lies; the path itself where there is no run yet."""
     files = [Path(folder) / f"{name}.parquet" for name in SIDES]
-    if not all(file.is_file() for file in files):
+    if not files[0].is_file():
         return folder
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(file.read_bytes() if file.is_file() else b"")
     return f"sha256:{digest.hexdigest()[:12]}"
 
 
@@ -88,10 +88,10 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     path = Path(folder)
     if not (path / "DONE").exists():
         raise DataError(f"data.pseudo.predictions={path}: no finished run", "run the ranker first, or correct the path")
-    lacking = [f"{name}.parquet" for name in SIDES if not (path / f"{name}.parquet").exists()]
-    if lacking:
+    if not (path / "predictions_train.parquet").exists():
         raise DataError(
-            f"data.pseudo.predictions={path}: no {', '.join(lacking)}", "run the ranker again with --run.predict=all"
+            f"data.pseudo.predictions={path}: no predictions_train.parquet",
+            "run the ranker again with --run.predict=all",
         )
     result = json.loads((path / "result.json").read_text())
     scored = result.get("scored_checkpoint")
@@ -119,7 +119,9 @@ def read_predictions(folder: str | Path, stores: Sequence[tuple[str, FrameStore]
     names = [au_name(au) for au in aus]
     tables = []
     for ledger, number in SIDES.items():
-        table = pd.read_parquet(Path(folder) / f"{ledger}.parquet")
+        if not (file := Path(folder) / f"{ledger}.parquet").exists():
+            continue  # of a run that held out or validated on nobody
+        table = pd.read_parquet(file)
         if lacking := [name for name in names if f"{name}_pseudo" not in table]:
             known = [name.removesuffix("_pseudo") for name in map(str, table) if name.endswith("_pseudo")]
             raise DataError(

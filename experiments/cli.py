@@ -20,9 +20,19 @@ from datamodules.caer_s import CAERS
 from datamodules.disfa import DISFA, DISFAPlus
 from datamodules.mixture import Mixture
 from datamodules.multi_pie import MultiPIE
+from datamodules.pseudo import predictions_digest
 from datamodules.synth_facs import SynthFACS
 from experiments.terminal import innermost
-from lightning_modules import AUNet, BaselineAU, FaceAligner, LabelVAE, RENet
+from lightning_modules import (
+    AUNet,
+    BaselineAU,
+    FaceAligner,
+    IntensityMapper,
+    LabelVAE,
+    PairwiseRanker,
+    RENet,
+    UncertaintyRanker,
+)
 from lightning_modules.base import AUModule
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -30,7 +40,7 @@ CONFIGS = Path(__file__).parent / "configs"
 # Configurations name these by their short names, which the parser knows once they are imported.
 CLASSES = (
     *(AffWild2, BP4D, BP4DPlus, CAERS, DISFA, DISFAPlus, MultiPIE, Mixture, SynthFACS),
-    *(AUNet, BaselineAU, FaceAligner, LabelVAE, RENet),
+    *(AUNet, BaselineAU, FaceAligner, IntensityMapper, LabelVAE, PairwiseRanker, RENet, UncertaintyRanker),
 )
 
 DESCRIPTION = """\
@@ -229,6 +239,8 @@ def hashed(settings: dict[str, Any]) -> dict[str, Any]:
             del flat[key]
         elif key == "data.init_args.root" or key.startswith(("data.init_args.train.", "data.init_args.test.")):
             flat[key] = store_digest(flat[key])
+        elif key == "data.init_args.pseudo.predictions" and flat[key]:
+            flat[key] = predictions_digest(flat[key])
         elif re.search(r"checkpoint(\.\w+)?$", key) and flat[key] and Path(flat[key]).is_file():
             flat[key] = f"sha256:{hashlib.sha256(Path(flat[key]).read_bytes()).hexdigest()[:12]}"
     return flat

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -26,6 +27,7 @@ from experiments.cli import SuiteCLI
 from experiments.run_folder import RunFolder, State
 from lightning_modules.base import AUModule
 from lightning_modules.common import metrics
+from lightning_modules.common.weights import file_sha
 
 T_SNE_FRAMES = 1500
 LEDGERS = {"test": "predictions", "val": "predictions_val", "test_flip": "predictions_flip"}
@@ -43,6 +45,7 @@ class Fold:
 
     def __init__(self, cli: SuiteCLI, model: AUModule, data: AUDataModule, folder: RunFolder) -> None:
         self.cli, self.model, self.data, self.folder = cli, model, data, folder
+        self.scored: Path | None = None
         self.options = cli.config.run
         name = f"{self.options.name}-f{data.fold}-s{cli.config.seed_everything}"
         kind = self.options.tracker if is_rank_zero() else "none"
@@ -54,6 +57,8 @@ class Fold:
         sizes = network_sizes(self.model, self.data) if is_rank_zero() else {}
         if self.options.compile:
             self.model.network.compile()
+        if self.data.drawn_pairs and is_rank_zero():
+            write_parquet(pd.DataFrame(self.data.drawn_pairs.table()), self.folder.path / "pairs.parquet")
         epochs = self.train(state) if self.options.checkpoint is None else 0
         result = self.evaluate()
         if is_rank_zero():
@@ -75,10 +80,12 @@ class Fold:
             trainer = self.trainer([csv, *self.loggers], [Ledger(), EpochRows(csv), *callbacks])
             trainer.fit(self.model, self.data, ckpt_path=folder.last if state == "resume" else None)
             folder.trained.touch()
-        chosen = torch.load(folder.best, weights_only=True, map_location="cpu")
+        self.scored = folder.best
+        chosen = torch.load(self.scored, weights_only=True, map_location="cpu")
         epochs = int(chosen["epoch"]) + 1
         if self.options.refit:
-            chosen = torch.load(self.refit(epochs), weights_only=True, map_location="cpu")
+            self.scored = self.refit(epochs)
+            chosen = torch.load(self.scored, weights_only=True, map_location="cpu")
         self.model.load_state_dict(chosen["state_dict"])
         return epochs
 
@@ -102,7 +109,9 @@ class Fold:
             if model.aus:  # the figure is of single AUs
                 callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
             callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", data.state_dict()["edition"]))
-        trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False)
+        whole = dict.fromkeys(("limit_val_batches", "limit_test_batches", "limit_predict_batches"), 1.0)
+        product = whole if self.options.predict == "all" else {}  # the next stage needs every frame
+        trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False, **product)
         as_trained = None
         if data.fold and getattr(model, "recalibrate_batches", 0):
             trainer.test(model, data, verbose=False)
@@ -170,6 +179,9 @@ class Fold:
             "initialisation": model.initialisation,
             "threshold_rule": self.options.threshold,
             "checkpoint": self.options.checkpoint,
+            "scored_checkpoint": self.scored
+            and {"file": str(self.scored.relative_to(self.folder.path)), "sha256": file_sha(self.scored)},
+            "pairs": data.drawn_pairs and data.drawn_pairs.facts,
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "world_size": trainer.world_size,
             "precision": str(trainer.precision),

@@ -6,11 +6,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_modules.aunet import AUNet, FaceAligner, LabelVAE
     from lightning_modules.baseline import BaselineAU
+    from lightning_modules.pairwise_ranker import IntensityMapper, PairwiseRanker, UncertaintyRanker
     from lightning_modules.renet import RENet
 
-__all__ = ["AUNet", "BaselineAU", "FaceAligner", "LabelVAE", "RENet"]
+_HOMES = {
+    "AUNet": "aunet",
+    "BaselineAU": "baseline",
+    "FaceAligner": "aunet",
+    "IntensityMapper": "pairwise_ranker",
+    "LabelVAE": "aunet",
+    "PairwiseRanker": "pairwise_ranker",
+    "RENet": "renet",
+    "UncertaintyRanker": "pairwise_ranker",
+}
 
-_HOMES = {"AUNet": "aunet", "BaselineAU": "baseline", "FaceAligner": "aunet", "LabelVAE": "aunet", "RENet": "renet"}
+__all__ = [
+    "AUNet",
+    "BaselineAU",
+    "FaceAligner",
+    "IntensityMapper",
+    "LabelVAE",
+    "PairwiseRanker",
+    "RENet",
+    "UncertaintyRanker",
+]
 
 
 def __getattr__(name: str) -> Any:

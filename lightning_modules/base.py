@@ -11,6 +11,12 @@ from torch import Tensor, nn
 
 from lightning_modules.common.errors import ModelError
 
+NEEDS = {
+    "frames": "leave data.pairs and data.pseudo out",
+    "pairs": "set data.pairs.train=10000, as the paper",
+    "features": "set data.pseudo.predictions to the folder of a ranker's run",
+}
+
 
 class AUModule(pl.LightningModule, ABC):
     """Base of all models: one optimised sum of named losses, and predictions that the ledger callback scores.
@@ -22,10 +28,12 @@ class AUModule(pl.LightningModule, ABC):
     Attributes:
         expressions: Names of the expression classes, in the order of the labels; none where expressions are not
             predicted.
+        samples: What it is trained on: ``frames``, ``pairs`` or ``features`` (of pseudo-intensities).
     """
 
     network: nn.Module
     expressions: Sequence[str] = ()
+    samples: str = "frames"
     monitor: str = "val/f1_mean"
     monitor_mode: str = "max"
 
@@ -57,6 +65,9 @@ class AUModule(pl.LightningModule, ABC):
         """
         if not (self.aus or self.expressions) or len(set(self.aus)) < len(self.aus):
             raise ModelError(f"model.aus: {self.aus} is empty or names an AU twice", "list each AU number once")
+        if data and (given := data.get("samples", "frames")) != self.samples:
+            what = f"{type(self).__name__} is trained on {self.samples}, the data are {given}"
+            raise ModelError(what, NEEDS[self.samples])
         if data and data["aus"] != self.aus:
             what = f"model.aus: {self.aus} are not the labels of the data, {data['aus']}"
             raise ModelError(what, "leave model.aus at ${data.init_args.aus}")

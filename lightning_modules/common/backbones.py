@@ -39,7 +39,7 @@ def unit_range(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return image.to(dtype, memory_format=torch.channels_last) / 255
 
 
-def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = False) -> nn.Module:
+def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = False, dropout: float = 0.0) -> nn.Module:
     """A timm model without classifier: floating image (B, 3, H, W) -> pooled feature (B, ``head_hidden_size``).
 
     Its weights are channels-last, as the images are: DDP wants gradients and weights in one layout.
@@ -48,6 +48,7 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
         name: timm model name.
         width: Factor on the channels of a ResNet; 1 = as published. A stem of one convolution keeps its 64.
         pretrained: True = timm's default weights (downloaded once), a path = weights of that model in timm's layout.
+        dropout: Of the pooled feature, and between the layers that a model has behind its last convolution.
 
     Raises:
         ModelError: Unknown name, a width that the model cannot take, or weights that cannot be had.
@@ -59,6 +60,7 @@ def create_backbone(name: str, width: float = 1.0, pretrained: bool | str = Fals
             f"model.width {width} has no pretrained weights", "set model.width=1 or model.pretrained=false"
         )
     arguments = _scaled_channels(name, width) if width != 1 else {}
+    arguments |= {"drop_rate": dropout} if dropout else {}
     if isinstance(pretrained, str):
         arguments["pretrained_cfg_overlay"] = {"file": pretrained}
     try:

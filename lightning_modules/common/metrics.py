@@ -5,6 +5,7 @@ A ledger is a mapping of columns (a dict of arrays or a pandas DataFrame), one r
 - occurrence: `AU01_true` in {-1, 0, 1} and `AU01_prob` in [0, 1];
 - intensity: `AU01_true_level` in {-1, 0..5} and `AU01_level` (the scored level);
 - expressions: `expression_true` in {-1, 0..K-1} and `expression_<Name>_prob` for each of the K classes, in their order;
+- pseudo-intensity: `AU01_pseudo`, any number, beside `AU01_true_level` or `AU01_true`;
 - a stage before AUs: `nme` (landmarks) or `loss`, one number a frame, NaN where there is no truth.
 
 A label of -1 is unknown; its row is left out for that AU only. A score that cannot be computed is NaN, stays out of
@@ -19,14 +20,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from lightning_modules.common.errors import ModelError
 
 Floats = NDArray[np.float64]
 
-OCCURRENCE_METRICS = ("f1", "accuracy", "auc", "ap")
+OCCURRENCE_METRICS = ("f1", "accuracy", "abaw2", "auc", "ap")
 INTENSITY_METRICS = ("icc", "mae", "mse", "pcc")
-FRAME_METRICS = ("nme", "loss")
+RANKING_METRICS = ("rank",)
+FRAME_METRICS = ("nme", "loss", "order")
 LABEL_FACTS = ("prevalence", "positives", "n", "undefined")
 LOGGED_AS = {"expression/accuracy": "accuracy"}  # AUs have accuracy_mean
 
@@ -53,6 +56,19 @@ def intensity_aus(columns: Iterable[str]) -> list[int]:
     """Action units that the ledger can score for intensity, ascending."""
     present = set(columns)
     return [au for au in ledger_aus(present) if {f"AU{au:02d}_true_level", f"AU{au:02d}_level"} <= present]
+
+
+def ranking_aus(columns: Iterable[str]) -> list[int]:
+    """Action units whose pseudo-intensity the ledger has beside a label, ascending."""
+    present = set(columns)
+    found = (int(match[1]) for name in present if (match := re.fullmatch(r"AU(\d+)_pseudo", name)))
+    return sorted(au for au in found if truth_of(present, au))
+
+
+def truth_of(columns: Iterable[str], au: int) -> str | None:
+    """The finer label column of an AU: its level, else its occurrence; None where there is neither."""
+    present = set(columns)
+    return next((name for name in (f"AU{au:02d}_true_level", f"AU{au:02d}_true") if name in present), None)
 
 
 def expression_names(columns: Iterable[str]) -> list[str]:
@@ -250,6 +266,30 @@ def score_expressions(ledger: Ledger) -> dict[str, Any]:
     return scores | {"undefined": {"f1": absent, "recall": absent} if absent else {}}
 
 
+# ------------------------------------------------------------------------------------------------------- rankings
+
+
+def rank_correlation(level: ArrayLike, pseudo: ArrayLike) -> float:
+    """Spearman's correlation of (n,) values, ties by their mean rank; 0 for a constant prediction, NaN for labels."""
+    return pcc(rankdata(level), rankdata(pseudo))
+
+
+def videos(ledger: Ledger) -> NDArray[np.int64]:
+    """(n,) number of the video of every row: of its dataset, subject and sequence."""
+    code = np.zeros(len(np.asarray(ledger["subject"])), np.int64)
+    for name in ("dataset", "subject", "sequence"):
+        if name in set(ledger):
+            names, of = np.unique(np.asarray(ledger[name]).astype(str), return_inverse=True)
+            code = np.unique(code * len(names) + of, return_inverse=True)[1]
+    return code
+
+
+def groups(code: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows of every group of (n,) codes."""
+    order = np.argsort(code, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1) if len(code) else []
+
+
 # --------------------------------------------------------------------------------------------- one number a frame
 
 
@@ -293,8 +333,9 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
 
     Returns:
         Per metric the per-AU values and their mean, `{"f1": {"AU01": x, ...}, "f1_mean": x, ...}`: f1, accuracy, auc
-        and ap where occurrence is predicted, icc, mae, mse and pcc where intensity is. Beside them per AU, without a
-        mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric -> AUs with NaN.
+        and ap where occurrence is predicted, and abaw2, the mean of f1 and accuracy; icc, mae, mse and pcc where
+        intensity is; rank, the mean over videos of Spearman's correlation, where pseudo-intensity is. Beside them per
+        AU, without a mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric -> AUs with NaN.
         `nme` and `loss`, where the ledger has them: their mean over the frames that have one. `expression`, where
         expressions are predicted: see `score_expressions`.
 
@@ -310,6 +351,7 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
         values = {
             "f1": float(f1_from_counts(tp, fp, fn)),
             "accuracy": (tp + tn) / true.size if true.size else float("nan"),
+            "abaw2": float(f1_from_counts(tp, fp, fn) + (tp + tn) / max(true.size, 1)) / 2,
             "auc": roc_auc(true, prob),
             "ap": average_precision(true, prob),
         }
@@ -331,6 +373,15 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
         for metric, value in values.items():
             per_au.setdefault(metric, {})[name] = value
         facts.setdefault("n", {}).setdefault(name, int(true.size))
+    if aus := ranking_aus(ledger):
+        video = videos(ledger)
+        for au in aus:
+            name = f"AU{au:02d}"
+            known = np.asarray(ledger[str(truth_of(ledger, au))]) >= 0
+            true, pseudo = known_pairs(ledger, str(truth_of(ledger, au)), f"{name}_pseudo")
+            of_videos = [rank_correlation(true[rows], pseudo[rows]) for rows in groups(video[known])]
+            per_au.setdefault("rank", {})[name] = float(mean_defined(of_videos))
+            facts.setdefault("n", {}).setdefault(name, int(true.size))
     scores: dict[str, Any] = {}
     for metric, by_au in per_au.items():
         scores[f"{metric}_mean"] = float(mean_defined(list(by_au.values())))
