@@ -335,9 +335,9 @@ def score(ledger: Ledger, threshold: float | Mapping[int, float] = 0.5) -> dict[
         Per metric the per-AU values and their mean, `{"f1": {"AU01": x, ...}, "f1_mean": x, ...}`: f1, accuracy, auc
         and ap where occurrence is predicted, and abaw2, the mean of f1 and accuracy; icc, mae, mse and pcc where
         intensity is; rank, the mean over videos of Spearman's correlation, where pseudo-intensity is. Beside them per
-        AU, without a mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric -> AUs with NaN.
-        `nme` and `loss`, where the ledger has them: their mean over the frames that have one. `expression`, where
-        expressions are predicted: see `score_expressions`.
+        AU, without a mean, `prevalence` and `positives` (occurrence) and `n`, the known frames; `undefined`: metric ->
+        AUs with NaN. `nme`, `loss` and `order`, where the ledger has them: their mean over the frames that have one.
+        `expression`, where expressions are predicted: see `score_expressions`.
 
     Raises:
         ModelError: A prediction beside a known label is not finite, or an error is infinite.
