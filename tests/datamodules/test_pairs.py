@@ -29,7 +29,9 @@ def test_datasets_then_levels_then_videos_then_frames_are_equally_likely() -> No
     first, second = PairIndex(np.arange(14), LEVEL, VIDEO, GROUP).draw(60_000, np.random.default_rng(1)).T
     share = Counter(GROUP[first].tolist())
     assert share[0] == pytest.approx(30_000, rel=0.03)
-    kinds = Counter(zip(LEVEL[first][GROUP[first] == 0].tolist(), LEVEL[second][GROUP[first] == 0].tolist(), strict=True))
+    kinds = Counter(
+        zip(LEVEL[first][GROUP[first] == 0].tolist(), LEVEL[second][GROUP[first] == 0].tolist(), strict=True)
+    )
     assert set(kinds) == {(0, 2), (2, 0), (0, 5), (5, 0), (2, 5), (5, 2)}  # both orders
     assert all(count == pytest.approx(5_000, rel=0.08) for count in kinds.values())
     rising = (LEVEL[first] == 0) & (LEVEL[second] == 2)  # videos 0 and 2 have both levels
@@ -111,7 +113,9 @@ def test_without_any_pair_the_counts_are_told(tiny_disfa: Path) -> None:
     with pytest.raises(DataError, match="no pair of frames that could choose the epoch, for any AU: 1 of 1 videos"):
         DrawnPairs(PairSettings(), rows, flat, [("disfa", store)], [4], 0, "val")
     flat["au"][12] = 1
-    with pytest.raises(DataError, match="no pair of training frames for AU04: 2 of 2 videos with known labels show one"):
+    with pytest.raises(
+        DataError, match="no pair of training frames for AU04: 2 of 2 videos with known labels show one"
+    ):
         DrawnPairs(PairSettings(), rows, flat, [("disfa", store)], [4], 0, "val")
 
 
