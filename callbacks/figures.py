@@ -227,6 +227,100 @@ def errors_by_confidence(low: ArrayLike, high: ArrayLike, shares: Mapping[str, A
 
 
 @styled
+def risk_coverage(coverage: ArrayLike, risks: Mapping[str, tuple[ArrayLike, ArrayLike]], error: str) -> Figure:
+    """Error of the frames that are kept when the most uncertain are set aside, one panel a prediction.
+
+    Args:
+        coverage: (Q,) shares of frames kept.
+        risks: Title -> (Q,) risk by uncertainty, (Q,) by the error itself.
+        error: What the error is.
+    """
+    coverage = np.asarray(coverage, np.float64)
+    figure, panels = _grid(list(risks), width=2.1, height=2.0)
+    for axes, (name, (risk, oracle)) in zip(panels, risks.items(), strict=True):
+        risk = np.asarray(risk, np.float64)
+        axes.axhline(risk[-1], color=GREY, linestyle="--", linewidth=1, label="set aside at random")
+        axes.plot(coverage, risk, color=BLUE, label="by uncertainty")
+        axes.plot(coverage, oracle, color=GREEN, linewidth=1, linestyle=":", label="by the error itself")
+        axes.set(title=name, xlim=(0, 1), xticks=(0, 0.5, 1))
+        axes.set_ylim(bottom=0)
+    figure.supxlabel("share of frames kept", fontsize=9)
+    figure.supylabel(error, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
+def pseudo_intensities(
+    frames: ArrayLike, level: ArrayLike, pseudo: ArrayLike, sigma: ArrayLike | None, occluded: ArrayLike | None,
+    names: Sequence[str],
+) -> Figure:  # fmt: skip
+    """Pseudo-intensity with its uncertainty along a video, one row an AU, over its labels.
+
+    Args:
+        frames: (n,) numbers of the frames, ascending.
+        level: (n, A) labels, -1 unknown.
+        pseudo: (n, A).
+        sigma: (n, A), or None.
+        occluded: (n,) 1 where the face is covered, or None.
+        names: Of the A AUs.
+    """
+    frames, level, pseudo = np.asarray(frames), np.asarray(level, np.float64), np.asarray(pseudo, np.float64)
+    figure = Figure(figsize=(10.0, 0.9 + 1.05 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        coded = axes.twinx()
+        known = np.where(level[:, place] >= 0, level[:, place], np.nan)
+        coded.fill_between(frames, known, step="mid", color=ORANGE, alpha=0.35, linewidth=0, label="label (right)")
+        coded.set_ylim(0, max(1.0, float(np.nanmax(known, initial=0))) * 1.05)
+        coded.grid(visible=False)
+        coded.spines["right"].set_visible(True)
+        axes.set_zorder(coded.get_zorder() + 1)
+        axes.patch.set_visible(False)
+        middle = pseudo[:, place]
+        axes.plot(frames, middle, color=BLUE, linewidth=1.1, label="pseudo-intensity")
+        if sigma is not None:
+            spread = np.asarray(sigma, np.float64)[:, place]
+            band = (middle - spread, middle + spread)
+            axes.fill_between(frames, *band, color=SKY, alpha=0.4, linewidth=0, label="± sigma")
+            reach = np.ptp(middle) or 1.0
+            axes.set_ylim(middle.min() - reach, middle.max() + reach)  # one wild sigma would flatten the rest
+        if occluded is not None and np.any(np.asarray(occluded) == 1):
+            low, _ = axes.get_ylim()
+            covered = frames[np.asarray(occluded) == 1]
+            axes.plot(covered, np.full(len(covered), low), "|", color=RED, markersize=9, label="face covered")
+        axes.set(xlim=(frames[0], frames[-1]))
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+    panels[-1].set_xlabel("frame")
+    handles, labels = panels[0].get_legend_handles_labels()
+    of_label = next(axes for axes in figure.axes if axes not in panels).get_legend_handles_labels()
+    figure.legend([*handles, *of_label[0]], [*labels, *of_label[1]], loc="outside upper right", ncols=4)
+    return figure
+
+
+@styled
+def face_sheet(rows: Mapping[str, tuple[ArrayLike, Sequence[str]]]) -> Figure:
+    """Faces in rows, a caption above each.
+
+    Args:
+        rows: Name -> (N, S, S, 3) uint8 and N captions.
+    """
+    columns = max(len(captions) for _, captions in rows.values())
+    figure = Figure(figsize=(1.2 + 1.3 * columns, 0.2 + 1.55 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for of_row, (name, (images, captions)) in zip(panels, rows.items(), strict=True):
+        for axes in of_row:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.grid(visible=False)
+        for axes, image, caption in zip(of_row, np.asarray(images), captions, strict=False):
+            axes.imshow(image)
+            axes.set_title(caption, fontsize=7, fontweight="normal")
+        of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+@styled
 def feature_maps(images: ArrayLike, maps: Mapping[str, ArrayLike]) -> Figure:
     """Pictures in the first row, below them one row of feature maps each (Yang et al. 2023, Figs. 6 and 9).
 

@@ -21,13 +21,19 @@ from experiments.ledgers import Experiment, FoldRun, persons
 from lightning_modules.common.metrics import (
     INTENSITY_METRICS,
     OCCURRENCE_METRICS,
+    RANKING_METRICS,
     Floats,
     average_precision,
     expression_names,
     f1_from_counts,
+    groups,
     intensity_aus,
     mean_defined,
     occurrence_aus,
+    rank_correlation,
+    ranking_aus,
+    truth_of,
+    videos,
 )
 from lightning_modules.common.metrics import (
     thresholds as best_thresholds,
@@ -40,10 +46,14 @@ _Weights = Mapping[int, NDArray[Any]]  # fold -> (R, S of the fold)
 # ICC is a ratio of variances that a single fold estimates badly; all others follow the papers' mean of folds.
 HEADLINE: dict[str, Aggregation] = {"icc": "pooled"}
 # What the ledger is scored for -> column that knows the labels, and metrics: own ones, then of trivial predictors.
-TRUTH = {"occurrence": "true", "intensity": "true_level", "landmarks": "known", "expression": "no_au"}
+TRUTH = {
+    **{"occurrence": "true", "intensity": "true_level", "ranking": "ranked"},
+    **{"landmarks": "known", "expression": "no_au"},
+}
 METRICS = {
     "occurrence": (*OCCURRENCE_METRICS, "all_positive_f1", "all_negative_accuracy"),
     "intensity": (*INTENSITY_METRICS, "all_zero_mae"),
+    "ranking": RANKING_METRICS,
     "landmarks": ("nme",),
     "expression": ("expression_accuracy", "expression_f1", "expression_recall", "majority_accuracy"),
 }
@@ -420,6 +430,11 @@ def _columns(
     if "intensity" in tasks:
         columns |= {"true_level": stack("true_level", np.int64), "level": stack("level", np.float64)}
         _check_finite(columns["true_level"], columns["level"], run, ledger)
+    if "ranking" in tasks:
+        level = take([str(truth_of(frame.columns, au)) for au in aus], np.int64)
+        pseudo = stack("pseudo", np.float64)
+        _check_finite(level, pseudo, run, ledger)
+        columns |= {"ranked": level, "correlation": _correlations(level, pseudo, videos(frame))}
     if "landmarks" in tasks:
         error = frame[["nme"]].to_numpy(np.float64)
         columns |= {"error": error, "known": np.where(np.isnan(error), -1, 0)}
@@ -434,6 +449,16 @@ def _columns(
     return columns
 
 
+def _correlations(level: NDArray[Any], pseudo: Floats, video: NDArray[Any]) -> Floats:
+    """(n, A) rank correlation of a video at its first frame, NaN at the others and where its labels are constant."""
+    found = np.full(level.shape, np.nan)
+    for rows in groups(video):
+        for a in range(level.shape[1]):
+            known = rows[level[rows, a] >= 0]
+            found[rows[0], a] = rank_correlation(level[known, a], pseudo[known, a])
+    return found
+
+
 def _check_finite(true: NDArray[Any], predicted: Floats, run: FoldRun, ledger: str) -> None:
     if (broken := int(((true >= 0) & ~np.isfinite(predicted)).sum())) > 0:
         raise DataError(
@@ -446,6 +471,8 @@ def _scored(experiment: Experiment, ledger: str) -> tuple[list[str], list[int], 
     """What the ledger of the first fold can be scored for, and the AUs and expressions that it can be scored on."""
     columns = experiment.runs[0].ledger(ledger).columns
     by_task = {"occurrence": occurrence_aus(columns), "intensity": intensity_aus(columns)}
+    if not any(by_task.values()):  # beside labels that are predicted, pseudo-intensities are what they were made of
+        by_task = {"ranking": ranking_aus(columns)}
     tasks = [task for task, aus in by_task.items() if aus]
     aus = sorted(set.intersection(*(set(by_task[task]) for task in tasks))) if tasks else []
     expressions = expression_names(columns)
@@ -455,7 +482,7 @@ def _scored(experiment: Experiment, ledger: str) -> tuple[list[str], list[int], 
     if not tasks:
         raise DataError(
             f"{experiment.runs[0].path / ledger}.parquet: no AU and no expression with both labels and predictions",
-            "give a run that predicts landmarks, or AUs or expressions that its dataset labels",
+            "give a run that predicts or ranks AUs, landmarks or expressions that its dataset labels",
         )
     return tasks, aus, expressions
 
@@ -505,6 +532,15 @@ def _landmark_errors(error: Floats, known: NDArray[Any], **_: Any) -> Floats:
     return np.stack([np.where(known == 0, error, 0), known == 0], -1).astype(np.float64)
 
 
+def _f1_and_accuracy(true: NDArray[Any], called: NDArray[Any], **_: Any) -> Floats:
+    return np.concatenate([_counts(true, called), _right(true, called)], -1)
+
+
+def _ranks(correlation: Floats, **_: Any) -> Floats:
+    defined = ~np.isnan(correlation)
+    return np.stack([np.where(defined, correlation, 0), defined], -1).astype(np.float64)
+
+
 def _choices(shown: NDArray[Any], chosen: NDArray[Any], **_: Any) -> Floats:
     return np.stack([shown & chosen, ~shown & chosen, shown & ~chosen], -1).astype(np.float64)
 
@@ -521,6 +557,10 @@ def _agreements(shown: NDArray[Any], chosen: NDArray[Any], **_: Any) -> Floats:
 def _shown(shown: NDArray[Any], **_: Any) -> Floats:
     """(n, 1, K): the classes are terms of one column."""
     return shown[:, None].astype(np.float64)
+
+
+def _abaw2(tp: Floats, fp: Floats, fn: Floats, right: Floats, known: Floats) -> Floats:
+    return (f1_from_counts(tp, fp, fn) + _ratio(right, known)) / 2
 
 
 def _majority(*frames: Floats) -> Floats:
@@ -561,11 +601,13 @@ def _all_zero(true_level: NDArray[Any], **_: Any) -> Floats:
 _TERMS: dict[str, Callable[..., Floats]] = {
     "f1": _counts,
     "accuracy": _right,
+    "abaw2": _f1_and_accuracy,
     "auc_classes": _classes,
     "icc": _moments,
     "pcc": _moments,
     "mae": partial(_errors, power=1),
     "mse": partial(_errors, power=2),
+    "rank": _ranks,
     "nme": _landmark_errors,
     "all_positive_f1": partial(_all, True, _counts),
     "all_negative_accuracy": partial(_all, False, _right),
@@ -578,10 +620,12 @@ _TERMS: dict[str, Callable[..., Floats]] = {
 _FINISH: dict[str, Callable[..., Floats]] = {
     "f1": f1_from_counts,
     "accuracy": _ratio,
+    "abaw2": _abaw2,
     "icc": _icc,
     "pcc": _pcc,
     "mae": _ratio,
     "mse": _ratio,
+    "rank": _ratio,
     "nme": _ratio,
     "all_positive_f1": f1_from_counts,
     "all_negative_accuracy": _ratio,

@@ -21,6 +21,7 @@ from callbacks.features import Features
 from callbacks.ledger import Ledger, write_parquet
 from callbacks.recalibration import Recalibration
 from callbacks.tracking import EpochLines, EpochRows, MetricsCSV, tracker
+from callbacks.uncertain_frames import UncertainFrames
 from datamodules.base import AUDataModule
 from experiments.analysis import complexity
 from experiments.cli import SuiteCLI
@@ -111,6 +112,7 @@ class Fold:
             callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", data.state_dict()["edition"]))
         whole = dict.fromkeys(("limit_val_batches", "limit_test_batches", "limit_predict_batches"), 1.0)
         product = whole if self.options.predict == "all" else {}  # the next stage needs every frame
+        callbacks.append(UncertainFrames(self.folder.path / "uncertain_frames.npz", data.state_dict()["edition"]))
         trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False, **product)
         as_trained = None
         if data.fold and getattr(model, "recalibrate_batches", 0):

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 from experiments.evaluation import Aggregation, Thresholds, one_half, tuned_on_validation
 from experiments.ledgers import Experiment
+from experiments.trials import best_trials
 
 
 def _nothing(_: Experiment) -> None:
     return None
+
+
+def _all(experiment: Experiment) -> Experiment:
+    return experiment
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Protocol:
         thresholds: Decision thresholds of a fold.
         refuse: Why an experiment cannot be read so, with the remedy; None where it can.
         remark: What a reader must know about this experiment's number; None = nothing.
+        choose: Which runs are read.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Protocol:
     thresholds: Thresholds = one_half
     refuse: Callable[[Experiment], str | None] = _nothing
     remark: Callable[[Experiment], str | None] = _nothing
+    choose: Callable[[Experiment], Experiment] = _all
 
 
 def _selected_on_test(experiment: Experiment) -> str | None:
@@ -53,6 +60,17 @@ def _selected_on_validation(experiment: Experiment) -> str | None:
 def _unflippable(experiment: Experiment) -> str | None:
     lacking = _without("predictions_flip", "run it again with --run.flip=true")(experiment)
     return _selected_on_test(experiment) or lacking
+
+
+def _single_trial(experiment: Experiment) -> str | None:
+    if any(sum(run.fold == fold for run in experiment.runs) < 2 for fold in experiment.folds):
+        return "a fold has one seed; run it with --seed 0 to --seed 4"
+    return _without("predictions_val", "run it again with data.select_on=val")(experiment)
+
+
+def _trials(experiment: Experiment) -> str:
+    counts = {sum(run.fold == fold for run in experiment.runs) for fold in experiment.folds}
+    return f"best of {' or '.join(map(str, sorted(counts)))} trials: above the mean over seeds, which the tables give"
 
 
 def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
@@ -100,6 +118,13 @@ PROTOCOLS = {
             text="As strict, at the thresholds with the best F1 on the fold's validation subjects (f1_tuned).",
             thresholds=tuned_on_validation,
             refuse=_untunable,
+        ),
+        Protocol(
+            name="best_trial",
+            text="As Saito et al.: for every AU the seed with the best score on the fold's validation subjects.",
+            refuse=_single_trial,
+            remark=_trials,
+            choose=best_trials,
         ),
     )
 }

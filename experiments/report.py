@@ -149,10 +149,11 @@ def write_report(
 def _read(experiment: Experiment, protocol: Protocol, plain: Evaluation, resamples: int, seed: int) -> Reading:
     if reason := protocol.refuse(experiment):
         return Reading(experiment, protocol, None, f"not available: {reason}")
-    if protocol.ledger == "predictions" and protocol.thresholds is one_half:
+    chosen = protocol.choose(experiment)
+    if protocol.ledger == "predictions" and protocol.thresholds is one_half and chosen is experiment:
         evaluation = plain  # another view of the same scores
     else:
-        evaluation = evaluate(experiment, protocol.ledger, protocol.thresholds, resamples, seed)
+        evaluation = evaluate(chosen, protocol.ledger, protocol.thresholds, resamples, seed)
     return Reading(experiment, protocol, evaluation, protocol.remark(experiment) or "")
 
 

@@ -22,12 +22,15 @@ from lightning_modules.common.metrics import class_confusion, known_choices, kno
 
 LOWER_IS_BETTER = {"mae", "mse", "nme"}
 HEADLINES = {
-    **dict.fromkeys(("f1", "icc", "mae"), " over AUs"),
+    **dict.fromkeys(("f1", "icc", "mae", "rank"), " over AUs"),
     **{"nme": "", "expression_accuracy": "", "expression_f1": " over classes"},
 }
-MONITORS = {"f1": "val/f1_mean", "icc": "val/icc_mean", "nme": "val/nme", "expression_accuracy": "val/accuracy"}
+MONITORS = {
+    **{"f1": "val/f1_mean", "icc": "val/icc_mean", "rank": "val/loss", "nme": "val/nme"},
+    "expression_accuracy": "val/accuracy",
+}
 PAIRED = ("dataset", "edition", "task", "label_threshold", "camera", "frame_set")  # equal, or runs are not compared
-COMPARED = ("f1", "auc", "icc", "mae", "nme", "expression_accuracy", "expression_f1", "expression_recall")
+COMPARED = ("f1", "auc", "icc", "mae", "rank", "nme", "expression_accuracy", "expression_f1", "expression_recall")
 TSNE_AUS = (4, 10, 12, 24)  # the ones of RE-Net's Fig. 3
 
 

@@ -25,6 +25,8 @@ TITLES = {
     "mae": "MAE",
     "mse": "MSE",
     "pcc": "PCC",
+    "abaw2": "ABAW2 metric",
+    "rank": "rank correlation",
     "nme": "landmark error",
     "expression_accuracy": "accuracy of expressions",
     "expression_f1": "F1 of expressions",
@@ -78,6 +80,8 @@ def main_tables(summary: Mapping[str, Any]) -> list[Table]:
         tables.append(_f1_table(summary))
     if "icc" in metrics:
         tables.append(_icc_table(summary))
+    if "rank" in metrics:
+        tables.append(_rank_table(summary))
     if "nme" in metrics:
         tables.append(_landmark_table(summary))
     if "expression_accuracy" in metrics:
@@ -87,7 +91,7 @@ def main_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 def further_tables(summary: Mapping[str, Any]) -> list[Table]:
     """The metrics that the main tables leave out."""
-    chosen = [metric for metric in ("auc", "ap", "accuracy", "mse", "pcc") if metric in summary["metrics"]]
+    chosen = [metric for metric in ("auc", "ap", "accuracy", "abaw2", "mse", "pcc") if metric in summary["metrics"]]
     if not chosen:
         return []
     header = ["AU"]
@@ -155,6 +159,22 @@ def _icc_table(summary: Mapping[str, Any]) -> Table:
         rows,
         _notes(summary, "icc"),
     )
+
+
+def _rank_table(summary: Mapping[str, Any]) -> Table:
+    header = ["AU", *_fold_heads(summary), "mean of folds", "95 % interval", "frames with the AU", "known frames"]
+    rows = [
+        [
+            name,
+            *_fold_values(summary, "rank", name),
+            _value(summary, "rank", name),
+            _interval(summary, "rank", name),
+            *(f"{summary[count][name]:,}" if name in summary[count] else "" for count in ("positives", "known")),
+        ]
+        for name in _names(summary, "rank")
+    ]
+    title = "rank correlation of pseudo-intensity and label, mean over videos in which the label changes"
+    return Table(f"{summary['name']}: {title}{_stamp(summary)}", header, rows, _notes(summary, "rank"))
 
 
 def _landmark_table(summary: Mapping[str, Any]) -> Table:

@@ -13,12 +13,13 @@ from experiments.analysis.complexity import complexity_table
 from experiments.analysis.correlation import correlation, dependency_f1, matrix_distance
 from experiments.analysis.failures import CONFIDENCE, error_by_confidence, worst_frames
 from experiments.analysis.timelines import RULE, change_rates, choose_stretch
+from experiments.analysis.uncertainty import COVERAGES, judge
 from experiments.evaluation import Evaluation, compare
 from experiments.ledgers import Experiment, persons
-from experiments.sections import PAIRED, Section, picture, unpaired
+from experiments.sections import PAIRED, Picture, Section, picture, unpaired
 from experiments.summary import interval_text, number_text
 from experiments.tables import Table
-from lightning_modules.common.metrics import Floats, mean_defined
+from lightning_modules.common.metrics import Floats, mean_defined, truth_of
 
 KEY = ["dataset", "subject", "sequence", "frame"]
 BY_FRAME = {"subject", "sequence", "frame"}  # without these columns, frames of two runs cannot be told to be the same
@@ -34,6 +35,7 @@ def analysis_sections(pairs: Sequence[Pair]) -> list[Section]:
         dependency_section(occurrence),
         timeline_section(occurrence),
         failure_section(occurrence),
+        uncertainty_section(pairs),
         feature_map_section([experiment for experiment, _ in pairs]),
         complexity_section([experiment for experiment, _ in pairs]),
     ]
@@ -275,6 +277,80 @@ def _worst(experiment: Experiment, names: Sequence[str], true: np.ndarray, prob:
         rows.append([", ".join(str(ledger[name].iloc[row]) for name in key), *(cell or "–" for cell in cells)])
     header = [", ".join(key), "confidence", "percentile of it", "log-loss", "missed", "called by mistake"]
     return Table(f"{experiment.name}: worst frames", header, rows, text=True)
+
+
+# ------------------------------------------------------------------------------------------------------- uncertainty
+
+
+def uncertainty_section(pairs: Sequence[Pair]) -> Section | None:
+    """Pseudo-intensities along a video, and what their uncertainty is worth."""
+    tables, drawn = [], []
+    for experiment, evaluation in pairs:
+        ledger, names = experiment.held_out, evaluation.names[:-1]
+        if not names or f"{names[0]}_pseudo" not in ledger:
+            continue
+        drawn += _pseudo_pictures(experiment, ledger, names)
+        if f"{names[0]}_sigma" not in ledger:
+            continue
+        # Each fold has networks, and so a scale of sigma, of its own.
+        by_fold = [[judge(run.ledger(), au) for au in evaluation.aus] for run in experiment.runs]
+        risks = {
+            name: tuple(np.mean([getattr(of[a], part) for of in by_fold], axis=0) for part in ("risk", "oracle"))
+            for a, name in enumerate(names)
+        }
+        kind = _kind_of_error(ledger, names[0])
+        caption = f"{experiment.name}: {kind} of the frames that are kept when the most uncertain are set aside."
+        drawn.append(picture(f"{experiment.name}_risk", caption, figures.risk_coverage(COVERAGES, risks, kind)))
+        half = int(np.argmin(np.abs(COVERAGES - 0.5)))
+        table = [
+            [mean_defined([of[a].covered for of in by_fold]), risks[name][0][-1], risks[name][0][half],
+             mean_defined([of[a].trapped for of in by_fold])]
+            for a, name in enumerate(names)
+        ]  # fmt: skip
+        table.append(list(mean_defined(np.array(table, np.float64), axis=0)))
+        rows = [
+            [name, *(number_text("auc", float(value)) for value in values)]
+            for name, values in zip([*names, "mean"], table, strict=True)
+        ]
+        header = ["AU", "ROC-AUC for covered faces", f"{kind}, all frames", "the surer half", "share of the way"]
+        title = f"{experiment.name}: what sigma is worth, mean of {len(by_fold)} runs"
+        tables.append(Table(title, header, rows))
+    if not drawn:
+        return None
+    text = [
+        "Does sigma know which faces are covered (ROC-AUC; only rendered data say which are), and do errors fall when "
+        "the frames with the highest sigma are set aside? Share of the way: how far the error falls towards what "
+        "setting aside the worst frames themselves would give, averaged over shares kept; 0 is no better than chance."
+    ]
+    return Section("Pseudo-intensity and uncertainty", text, tables, drawn)
+
+
+def _kind_of_error(ledger: pd.DataFrame, name: str) -> str:
+    if f"{name}_level" in ledger:
+        return "mean absolute error"
+    return "share of wrong calls" if f"{name}_prob" in ledger else "share of frames in the wrong order"
+
+
+def _pseudo_pictures(experiment: Experiment, ledger: pd.DataFrame, names: Sequence[str]) -> list[Picture]:
+    drawn = []
+    level = ledger[[truth_of(ledger.columns, int(name[2:])) for name in names]].to_numpy(np.int64)
+    if (stretch := choose_stretch(ledger, np.sign(level))) is not None:
+        part = ledger.iloc[stretch]
+        pseudo = part[[f"{name}_pseudo" for name in names]].to_numpy(np.float64)
+        has = f"{names[0]}_sigma" in part
+        spread = part[[f"{name}_sigma" for name in names]].to_numpy(np.float64) if has else None
+        covered = part["occluded"].to_numpy() if "occluded" in part else None
+        frames = part["frame"].to_numpy()
+        figure = figures.pseudo_intensities(frames, level[stretch], pseudo, spread, covered, names)
+        start = part.iloc[0]
+        caption = f"{experiment.name}: pseudo-intensity over labels of {start['subject']}, {start['sequence']}: {RULE}."
+        drawn.append(picture(f"{experiment.name}_pseudo", caption, figure))
+    if (kept := experiment.runs[0].arrays("uncertain_frames")) is not None:
+        ends = list(dict.fromkeys(name.rpartition(" ")[0] for name in kept))
+        rows = {end.replace(" ", "\n"): (kept[f"{end} images"], kept[f"{end} frames"].tolist()) for end in ends}
+        caption = f"{experiment.name}: frames with the highest and the lowest sigma, one of each video."
+        drawn.append(picture(f"{experiment.name}_uncertain", caption, figures.face_sheet(rows)))
+    return drawn
 
 
 # ------------------------------------------------------------------------------------------------------ feature maps
