@@ -37,7 +37,10 @@ class UncertainFrames(pl.Callback):
         score = outputs["sigma"].log().mean(1).cpu().numpy()
         for end, sign in zip(ENDS, (1, -1), strict=True):
             ranked = sign * score
-            for i in np.argsort(-ranked)[: self.number].tolist():
+            for i in np.argsort(-ranked).tolist():
+                kept = self._kept[end]
+                if len(kept) == self.number and ranked[i] <= kept[-1]["rank"]:
+                    break
                 self._offer(end, float(ranked[i]), batch, i)
 
     def _offer(self, end: str, rank: float, batch: Any, i: int) -> None:
@@ -45,8 +48,6 @@ class UncertainFrames(pl.Callback):
         others = [kept for kept in self._kept[end] if kept["video"] != video]
         mine = [kept for kept in self._kept[end] if kept["video"] == video]
         if mine and mine[0]["rank"] >= rank:
-            return
-        if not mine and len(others) == self.number and others[-1]["rank"] >= rank:
             return
         image = batch["image"][i].permute(1, 2, 0).cpu().numpy().copy()
         covered = int(batch["occluded"][i]) if "occluded" in batch else -1

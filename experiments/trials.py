@@ -22,7 +22,7 @@ class ComposedRun(FoldRun):
         table = _in_order(super().ledger(name))
         for au, run in self.sources.items():
             other = _in_order(run.ledger(name))
-            columns = [column for column in table if str(column).startswith(f"AU{au:02d}_")]
+            columns = [column for column in map(str, table) if column.startswith(f"AU{au:02d}_")]
             table[columns] = other[columns].to_numpy()
         return table
 

@@ -179,3 +179,30 @@ def test_stages_without_aus_leave_one_number_a_frame() -> None:
     assert np.isnan(metrics.score(table[1:2])["nme"])
     with pytest.raises(ModelError, match="nme of 1 of 3 frames is infinite"):
         metrics.score(table)
+
+
+def test_pseudo_intensities_stand_beside_every_label_that_there_is() -> None:
+    batch = {
+        "index": torch.arange(3),
+        **{"dataset": ["d"] * 3, "subject": ["s"] * 3, "sequence": ["q"] * 3, "frame": torch.arange(3)},
+        "au": torch.tensor([[0], [1], [-1]]),
+        "intensity": torch.tensor([[0], [4], [-1]]),
+        "occluded": torch.tensor([0, 1, 0]),
+    }
+    said = {"pseudo": torch.tensor([[-3.0], [2.5], [0.0]]), "sigma": torch.tensor([[0.1], [7.0], [1.0]])}
+    table = gather([ledger_columns(batch, said, [6])])
+    assert table["AU06_pseudo"].tolist() == [-3.0, 2.5, 0.0]
+    assert table["AU06_sigma"].tolist() == pytest.approx([0.1, 7.0, 1.0])
+    assert table["AU06_true"].tolist() == [0, 1, -1]
+    assert table["AU06_true_level"].tolist() == [0, 4, -1]
+    assert table["occluded"].tolist() == [0, 1, 0]
+    unknown = {"intensity": torch.full((3, 1), -1), "occluded": torch.full((3,), -1)}
+    assert not {"AU06_true_level", "occluded"} & set(gather([ledger_columns(batch | unknown, said, [6])]))
+
+
+def test_pairs_are_scored_by_their_own_columns() -> None:
+    names = {name: ["a", "b"] for name in ("dataset", "subject", "sequence")}
+    batch = {"index": torch.arange(2), "frame": torch.arange(2)} | names
+    said = {"loss": torch.tensor([1.0, 3.0]), "order": torch.tensor([1.0, 0.5])}
+    table = gather([ledger_columns(batch, said, [6])])
+    assert metrics.flatten(metrics.score(table)) == {"loss": 2.0, "order": 0.75}

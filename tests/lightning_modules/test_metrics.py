@@ -81,6 +81,7 @@ def test_undefined_scores_are_nan_listed_and_outside_the_mean() -> None:
     scores = metrics.score(ledger)
     assert scores["undefined"] == {
         "f1": ["AU01", "AU04"],
+        "abaw2": ["AU01", "AU04"],
         "accuracy": ["AU04"],
         "auc": ["AU01", "AU02", "AU04"],
         "ap": ["AU01", "AU04"],
@@ -99,7 +100,7 @@ def test_all_undefined_mean_is_nan_without_a_warning() -> None:
 def test_empty_ledger_is_undefined_everywhere() -> None:
     ledger = {"AU01_true": np.array([], int), "AU01_prob": np.array([]), "AU01_true_level": [], "AU01_level": []}
     scores = metrics.score(ledger)
-    assert set(scores["undefined"]) == {"f1", "accuracy", "auc", "ap", "icc", "mae", "mse", "pcc"}
+    assert set(scores["undefined"]) == {"f1", "accuracy", "abaw2", "auc", "ap", "icc", "mae", "mse", "pcc"}
 
 
 def test_threshold_is_inclusive_in_float64_and_may_differ_by_au() -> None:
@@ -227,7 +228,7 @@ def test_flatten_names_scalars_only() -> None:
     assert flat["accuracy_mean"] == 1
     assert np.isnan(flat["f1/AU01"])
     assert all(isinstance(value, float) for value in flat.values())
-    assert {name.split("/")[0].removesuffix("_mean") for name in flat} == {"f1", "accuracy", "auc", "ap"}
+    assert {name.split("/")[0].removesuffix("_mean") for name in flat} == {"f1", "accuracy", "abaw2", "auc", "ap"}
 
 
 def test_to_json_writes_null_for_nan_and_plain_types() -> None:
@@ -312,3 +313,39 @@ def test_diverged_expressions_are_refused() -> None:
     ledger["expression_Fear_prob"][ledger["expression_true"] >= 0] = np.nan
     with pytest.raises(ModelError, match="expression_Fear_prob"):
         metrics.score(ledger)
+
+
+# ------------------------------------------------------------------------------------------------------------ rankings
+
+
+def test_rank_correlation_is_spearmans_within_each_video() -> None:
+    coin = np.random.default_rng(0)
+    video = np.repeat(["a", "b", "c", "d"], [30, 20, 10, 5])
+    level = coin.integers(0, 6, 65)
+    level[50:60] = 2  # constant in c
+    level[3:9] = -1
+    pseudo = level + coin.normal(size=65)
+    pseudo[60:] = 1.0  # constant in d
+    level[60:] = range(5)
+    ledger = {"subject": video, "sequence": video, "AU06_true_level": level, "AU06_pseudo": pseudo}
+    scores = metrics.score(ledger)
+    expected = [stats.spearmanr(level[r], pseudo[r]).statistic for r in ((video == "a") & (level >= 0), video == "b")]
+    assert scores["rank"]["AU06"] == pytest.approx(np.mean([*expected, 0.0]))
+    assert scores["rank_mean"] == scores["rank"]["AU06"]
+    assert "f1" not in scores
+    occurrence = {"subject": video, "sequence": video, "AU06_true": np.sign(level), "AU06_pseudo": pseudo}
+    assert metrics.score(occurrence)["rank"]["AU06"] != scores["rank"]["AU06"]
+
+
+def test_videos_are_told_apart_by_dataset_and_subject() -> None:
+    ledger = {"dataset": list("xxyyy"), "subject": list("sstss"), "sequence": list("12111")}
+    assert [rows.tolist() for rows in metrics.groups(metrics.videos(ledger))] == [[0], [1], [3, 4], [2]]
+    assert metrics.groups(np.zeros(0, int)) == []
+
+
+def test_the_metric_of_abaw2_is_the_mean_of_f1_and_accuracy() -> None:
+    true, prob = np.array([1, 1, 0, 0, 0, -1]), np.array([0.9, 0.2, 0.8, 0.1, 0.3, 0.9])
+    scores = metrics.score({"subject": list("aaaaaa"), "AU01_true": true, "AU01_prob": prob})
+    assert scores["abaw2"]["AU01"] == pytest.approx((0.5 + 3 / 5) / 2)  # tp 1, fp 1, fn 1; 3 of 5 right
+    never = {"subject": list("aa"), "AU01_true": [0, 0], "AU01_prob": [0.1, 0.2]}
+    assert np.isnan(metrics.score(never)["abaw2"]["AU01"])

@@ -46,6 +46,8 @@ class PairData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.pairs(), 12)
 
+    val_dataloader = train_dataloader
+
     def state_dict(self) -> dict[str, Any]:
         return provenance(aus=self.aus)
 
