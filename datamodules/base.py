@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.errors import DataError
-from datamodules.pairs import DrawnPairs, PairSettings
-from datamodules.pseudo import PseudoIntensities, PseudoSettings
+from datamodules.pairs import NO_PAIRS, DrawnPairs, PairSettings
+from datamodules.pseudo import NO_PREDICTIONS, PseudoIntensities, PseudoSettings
 from datamodules.sampling import EvalSampler, TrainSampler
 from datamodules.store import FrameStore
 
@@ -96,8 +96,8 @@ class AUDataModule(pl.LightningDataModule, ABC):
         duplicate_aus: list[int] | None = None,
         neighbours: int = 0,
         augment: Literal["renet", "aunet", "none"] = "renet",
-        pairs: PairSettings | None = None,
-        pseudo: PseudoSettings | None = None,
+        pairs: PairSettings = NO_PAIRS,
+        pseudo: PseudoSettings = NO_PREDICTIONS,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -118,9 +118,9 @@ class AUDataModule(pl.LightningDataModule, ABC):
         self.split_subjects()
         rows = {"train": self.rows_train, "val": self.rows_val, "test": self.rows_test}
         held = (rows, self.labels, self.stores(), self.aus, self.seed, self.select_on)
-        if self.pairs:
+        if self.pairs.train:
             self.drawn_pairs = DrawnPairs(self.pairs, *held)
-        if self.pseudo:
+        if self.pseudo.predictions:
             self.pseudo_intensities = PseudoIntensities(self.pseudo, *held)
         self._ready = True
 
@@ -156,14 +156,14 @@ class AUDataModule(pl.LightningDataModule, ABC):
             raise DataError("data.select_on=test with fold 0: nobody is held out", "use data.select_on=val")
         lowest = {"image_size": 1, "batch_size": 1, "train_stride": 1}
         lowest |= dict.fromkeys(("val_subjects", "num_workers", "neighbours"), 0)
-        lowest |= {"pairs.train": 1, "pairs.val": 1} if self.pairs else {}
-        lowest |= {"pseudo.window": 1, "pseudo.balanced": 0, "pseudo.sigma_percentile": 1} if self.pseudo else {}
+        lowest |= {"pairs.train": 0, "pairs.val": 1}
+        lowest |= {"pseudo.window": 1, "pseudo.balanced": 0, "pseudo.sigma_percentile": 1}
         for name, least in lowest.items():
             if (value := attrgetter(name)(self)) < least:
                 raise DataError(f"data.{name}={value}: must be at least {least}", f"set data.{name}")
-        if sum(map(bool, (self.neighbours, self.pairs, self.pseudo))) > 1:
+        if sum(map(bool, (self.neighbours, self.pairs.train, self.pseudo.predictions))) > 1:
             raise DataError("data.neighbours, data.pairs and data.pseudo: a sample is one of them", "set one alone")
-        if self.pseudo and (share := self.pseudo.sigma_percentile) > 100:
+        if (share := self.pseudo.sigma_percentile) > 100:
             raise DataError(f"data.pseudo.sigma_percentile={share}: above 100", "set 100 or less")
 
     @property
@@ -182,11 +182,11 @@ class AUDataModule(pl.LightningDataModule, ABC):
     @property
     def kind_of_sample(self) -> str:
         """What training sees: ``frames`` (or clips of them), ``pairs`` or ``features``."""
-        return "pairs" if self.pairs else "features" if self.pseudo else "frames"
+        return "pairs" if self.pairs.train else "features" if self.pseudo.predictions else "frames"
 
     def train_sampler(self, rank: int, world_size: int) -> TrainSampler:
         """The order of training rows, or of the pairs or frames that were drawn."""
-        drawn = self.pairs.train if self.pairs else self.pseudo.balanced if self.pseudo else 0
+        drawn = self.pairs.train or (self.pseudo.balanced if self.pseudo.predictions else 0)
         return TrainSampler(np.arange(drawn) if drawn else self.rows_train, self.seed, rank, world_size)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

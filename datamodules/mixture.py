@@ -250,7 +250,7 @@ class Mixture(AUDataModule):
             "preprocessing": joined("preprocessing"),
             "licence": joined("licence", "; "),
             "samples": self.kind_of_sample,
-            "window": self.pseudo.window if self.pseudo else None,
+            "window": self.pseudo.window if self.pseudo.predictions else None,
             "sigma": self.pseudo_intensities is not None and self.pseudo_intensities.sigma is not None,
             "seed": self.seed,
         }

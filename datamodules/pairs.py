@@ -22,15 +22,18 @@ class PairSettings:
     """Pairs instead of frames, drawn once by ``data.seed``.
 
     Attributes:
-        train: Pairs of every action unit to train on.
+        train: Pairs of every action unit to train on; 0 = frames, and no pairs.
         val: Pairs of every action unit that choose the epoch.
         labels: ``finest`` compares intensities where a dataset codes them, else occurrence; ``occurrence`` never
             compares intensities.
     """
 
-    train: int = 10_000
+    train: int = 0
     val: int = 500
     labels: Scale = "finest"
+
+
+NO_PAIRS = PairSettings()
 
 
 def levels(labels: Mapping[str, np.ndarray], group: np.ndarray, scale: Scale) -> np.ndarray:

@@ -39,7 +39,7 @@ class PseudoSettings:
 
     Attributes:
         predictions: Folder of a finished UncertaintyRanker (or PairwiseRanker) run of the same fold, made with
-            ``run.predict=all``.
+            ``run.predict=all``; None = pictures, and no features.
         window: T, frames on each side of a frame.
         balanced: Training frames drawn for every action unit, equally many of each level; 0 takes every frame.
         labels: Whose levels are balanced, see `datamodules.pairs.PairSettings`.
@@ -47,11 +47,14 @@ class PseudoSettings:
             takes the maximum, which a single frame decides.
     """
 
-    predictions: str
+    predictions: str | None = None
     window: int = 300
     balanced: int = 10_000
     labels: Scale = "finest"
     sigma_percentile: float = 100.0
+
+
+NO_PREDICTIONS = PseudoSettings()
 
 
 class Predictions(NamedTuple):
@@ -340,6 +343,7 @@ class PseudoIntensities:
         seed: int,
         select_on: str,
     ) -> None:
+        assert settings.predictions is not None
         result = read_result(settings.predictions)
         if result.get("select_on") == "test" and select_on != "test":
             raise DataError(

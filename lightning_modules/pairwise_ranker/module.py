@@ -234,7 +234,7 @@ class UncertaintyRanker(PairwiseRanker):
         )  # fmt: skip
         self.ranker_checkpoint, self.literal = ranker_checkpoint, literal
         if self.fault is None:
-            self.ranker = self.build().requires_grad_(False)
+            self.ranker = self.build().requires_grad_(False).eval()
 
     def check(self, data: dict[str, Any] | None) -> None:
         """See the base class; also the ranker."""

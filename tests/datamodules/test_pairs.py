@@ -97,7 +97,7 @@ def test_a_sample_shows_what_was_drawn(tiny_disfa: Path) -> None:
     table = data.drawn_pairs.table()
     assert len(table["au"]) == 2 * 26
     assert (table["first_level"] != table["second_level"]).all()
-    assert set(data.pairs and table["subject"][table["part"] == "val"]) == set(data.subjects_val)
+    assert set(table["subject"][table["part"] == "val"]) == set(data.subjects_val)
 
 
 def test_frames_are_predicted_whatever_is_trained_on(tiny_disfa: Path) -> None:
@@ -111,12 +111,12 @@ def test_without_any_pair_the_counts_are_told(tiny_disfa: Path) -> None:
     flat = {"au": np.zeros((len(store), 1), np.int8), "intensity": -np.ones((len(store), 1), np.int8)}
     rows = {"train": np.arange(12), "val": np.arange(12, 18), "test": np.arange(0)}
     with pytest.raises(DataError, match="no pair of frames that could choose the epoch, for any AU: 1 of 1 videos"):
-        DrawnPairs(PairSettings(), rows, flat, [("disfa", store)], [4], 0, "val")
+        DrawnPairs(PairSettings(9), rows, flat, [("disfa", store)], [4], 0, "val")
     flat["au"][12] = 1
     with pytest.raises(
         DataError, match="no pair of training frames for AU04: 2 of 2 videos with known labels show one"
     ):
-        DrawnPairs(PairSettings(), rows, flat, [("disfa", store)], [4], 0, "val")
+        DrawnPairs(PairSettings(9), rows, flat, [("disfa", store)], [4], 0, "val")
 
 
 def test_videos_of_single_frames_are_refused(tiny_disfa: Path) -> None:
@@ -127,5 +127,5 @@ def test_videos_of_single_frames_are_refused(tiny_disfa: Path) -> None:
 def test_a_sample_is_one_thing(tiny_disfa: Path) -> None:
     with pytest.raises(DataError, match="a sample is one of them"):
         disfa(tiny_disfa, neighbours=1)
-    with pytest.raises(DataError, match=r"data.pairs.train=0: must be at least 1"):
-        disfa(tiny_disfa, pairs=PairSettings(0))
+    with pytest.raises(DataError, match=r"data.pairs.val=0: must be at least 1"):
+        disfa(tiny_disfa, pairs=PairSettings(20, 0))

@@ -53,9 +53,9 @@ def smoke_words(name: str) -> list[str]:
     elif name.startswith("pairwise"):
         root, aus = CHANGING[data]
         words += [f"--data.root={root}", f"--data.aus={aus}", "--data.val_subjects=2"]
-        if config.data.init_args.pairs:
+        if config.data.init_args.pairs.train:
             words += ["--data.pairs.train=8", "--data.pairs.val=4"]
-        if config.data.init_args.pseudo:
+        if config.data.init_args.pseudo.predictions:
             words += ["--data.pseudo.window=3", "--data.pseudo.balanced=8", "--model.hidden=8"]
     else:
         words += [f"--data.root={TWINS[data]}"]

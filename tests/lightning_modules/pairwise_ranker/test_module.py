@@ -14,7 +14,9 @@ from lightning_modules import IntensityMapper, PairwiseRanker, UncertaintyRanker
 from lightning_modules.base import AUModule
 from lightning_modules.common.errors import ModelError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")  # Lightning's own
+pytestmark = pytest.mark.filterwarnings(  # Lightning's own; the ranker is in eval mode on purpose
+    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:Found .* in eval mode"
+)
 
 AUS = [4, 12]
 SMALL: dict[str, Any] = {"backbone": "resnet10t", "width": 0.125, "dropout": 0.0, "lr": 3e-3}
@@ -164,8 +166,7 @@ def test_the_ranker_does_not_change_while_uncertainty_is_trained(
 def test_uncertainty_rises_where_pictures_tell_nothing(fit: Callable[..., Any], save: Callable[..., str]) -> None:
     data = PairData(black=0.4, n=48)
     ranker = PairwiseRanker(AUS, **SMALL)
-    fit(ranker, data, epochs=10)
-    path = save(ranker, data)
+    path = save(fit(ranker, data, epochs=10), data)  # its statistics are fixed: in eval mode
     model = fit(UncertaintyRanker(AUS, ranker_checkpoint=path, **SMALL), data, epochs=10)
     frames = data.pair[:, 1, 0]
     black = frames[:, :, :, 16:].float().mean((1, 2, 3)) < 15
