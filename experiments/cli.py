@@ -229,6 +229,10 @@ def find_config(name: str) -> Path:
 def hashed(settings: dict[str, Any]) -> dict[str, Any]:
     """What of the settings changes the numbers of a run, flat by dotted key; files count by their content."""
     flat = dict(flatten(settings))
+    # What belongs to a kind of sample that the run does not have changes nothing, as when a later stage hands it on.
+    for group, switch in (("pairs", "train"), ("pseudo", "predictions")):
+        if not flat.get(f"data.init_args.{group}.{switch}"):
+            flat = {key: value for key, value in flat.items() if not key.startswith(f"data.init_args.{group}.")}
     for key in list(flat):
         top, _, rest = key.partition(".")
         if (

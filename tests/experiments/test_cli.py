@@ -116,3 +116,13 @@ def test_the_written_configuration_runs_again(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(first))
     again = SuiteCLI(normalise(["--config", str(file)])).settings
     assert again == first
+
+
+def test_settings_of_a_kind_of_sample_that_a_run_has_not_count_for_nothing() -> None:
+    def hash_of(config: str, *words: str) -> str:
+        return config_hash(SuiteCLI(normalise(["--config", config, *words])).settings)
+
+    ranker, mapper = "pairwise_disfa_ranker.yaml", "pairwise_disfa.yaml"
+    assert hash_of(ranker) == hash_of(ranker, "--data.pseudo.window=7")
+    assert hash_of(ranker) != hash_of(ranker, "--data.pairs.val=7")
+    assert hash_of(mapper) != hash_of(mapper, "--data.pseudo.window=7")
