@@ -45,6 +45,7 @@ def test_the_batch_contract(tiny_disfa: Path) -> None:
         "intensity": ((b, 3), torch.int64),
         "index": ((b,), torch.int64),
         "frame": ((b,), torch.int64),
+        "occluded": ((b,), torch.int64),
     }
     assert {k: (tuple(v.shape), v.dtype) for k, v in batch.items() if torch.is_tensor(v)} == expected
     assert set(batch) - set(expected) == {"dataset", "subject", "sequence"}
@@ -151,8 +152,7 @@ def test_clips_and_the_share_of_neighbours_that_are_missing(tiny_disfa: Path) ->
 def test_frames_of_another_sequence_are_no_neighbours() -> None:
     """Sequences end at 4 and begin at 5, as if they went on; rows 0 and 1 are one frame apart, 1 and 2 two."""
     store = SimpleNamespace(
-        subject_code=np.array([0, 0, 0, 0, 1]),
-        sequence_code=np.array([0, 0, 0, 1, 1]),
+        clip_code=np.array([0, 0, 0, 1, 2]),
         frame=np.array([1, 2, 4, 5, 6]),
         length=np.array([9, 9, 9, 9, 0]),
     )

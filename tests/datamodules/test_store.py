@@ -14,7 +14,7 @@ from datamodules.align import PRESETS, Template
 from datamodules.errors import DataError
 from datamodules.prepare import prepare
 from datamodules.raw.records import FrameRecord
-from datamodules.store import Flag, FrameStore
+from datamodules.store import Flag, FrameStore, Rows
 
 SIDE = 32
 _GEOMETRY = PRESETS["renet"].geometry
@@ -237,3 +237,13 @@ def test_pictures_are_plain_jpeg_files_side_by_side(store: FrameStore) -> None:
     assert len(content) == store.length[:8].sum()
     second = cv2.imdecode(np.frombuffer(content[store.offset[1] :], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(second, store.read(1))
+
+
+def test_videos_are_numbered_in_the_order_of_rows(tiny_disfa: Path) -> None:
+    store = FrameStore(tiny_disfa)
+    assert store.clip_code.tolist() == [k for k in range(7) for _ in range(6)]
+    both = Rows([("one", store), ("two", store)])
+    assert len(both) == 84
+    assert both.video[41:43].tolist() == [6, 7]
+    assert both.dataset[[41, 42]].tolist() == [0, 1]
+    assert both.key(50) == ("two", *store.key(8)[1:])
