@@ -26,11 +26,13 @@ from experiments.terminal import innermost
 from lightning_modules import (
     AUNet,
     BaselineAU,
+    ExpressionClassifier,
     FaceAligner,
     IntensityMapper,
     LabelVAE,
     PairwiseRanker,
     RENet,
+    TransferAU,
     UncertaintyRanker,
 )
 from lightning_modules.base import AUModule
@@ -40,7 +42,8 @@ CONFIGS = Path(__file__).parent / "configs"
 # Configurations name these by their short names, which the parser knows once they are imported.
 CLASSES = (
     *(AffWild2, BP4D, BP4DPlus, CAERS, DISFA, DISFAPlus, MultiPIE, Mixture, SynthFACS),
-    *(AUNet, BaselineAU, FaceAligner, IntensityMapper, LabelVAE, PairwiseRanker, RENet, UncertaintyRanker),
+    *(AUNet, BaselineAU, ExpressionClassifier, FaceAligner, IntensityMapper, LabelVAE, PairwiseRanker, RENet),
+    *(TransferAU, UncertaintyRanker),
 )
 
 DESCRIPTION = """\

@@ -8,26 +8,31 @@ if TYPE_CHECKING:
     from lightning_modules.baseline import BaselineAU
     from lightning_modules.pairwise_ranker import IntensityMapper, PairwiseRanker, UncertaintyRanker
     from lightning_modules.renet import RENet
+    from lightning_modules.transfer_au import ExpressionClassifier, TransferAU
 
 _HOMES = {
     "AUNet": "aunet",
     "BaselineAU": "baseline",
+    "ExpressionClassifier": "transfer_au",
     "FaceAligner": "aunet",
     "IntensityMapper": "pairwise_ranker",
     "LabelVAE": "aunet",
     "PairwiseRanker": "pairwise_ranker",
     "RENet": "renet",
+    "TransferAU": "transfer_au",
     "UncertaintyRanker": "pairwise_ranker",
 }
 
 __all__ = [
     "AUNet",
     "BaselineAU",
+    "ExpressionClassifier",
     "FaceAligner",
     "IntensityMapper",
     "LabelVAE",
     "PairwiseRanker",
     "RENet",
+    "TransferAU",
     "UncertaintyRanker",
 ]
 

@@ -112,4 +112,4 @@ class AUModule(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down whose weights these are, for runs that start from them."""
         own = {"class": type(self).__name__, "aus": self.aus, "initialisation": self.initialisation}
-        checkpoint["model"] = own
+        checkpoint["model"] = own | {"expressions": list(self.expressions)}

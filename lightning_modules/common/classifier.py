@@ -1,4 +1,4 @@
-"""AUClassifier: a LightningModule around one network with one output per AU, its initialisation and its optimiser."""
+"""A LightningModule around one network on a backbone: its initial weights, its optimiser; with an output per AU."""
 
 from abc import abstractmethod
 from typing import Any
@@ -23,26 +23,23 @@ from lightning_modules.common.weights import (
 )
 
 
-class AUClassifier(AUModule):
-    """An AUNetwork on a timm backbone, for occurrence or intensity.
+class Classifier(AUModule):
+    """A network on a timm backbone.
 
-    The network starts from ``backbone_checkpoint`` (all of it), else from ``pretrained`` (the backbone), else from
-    random weights. They are read when a fit begins, so testing a finished run needs no file but its own.
+    The network starts from ``backbone_checkpoint``, else from ``pretrained`` (the backbone), else from random weights.
+    They are read when a fit begins, so testing a finished run needs no file but its own.
 
     Args:
         aus: FACS numbers.
         backbone: timm model name.
         width: Factor on the channels of a ResNet; 1 as published.
         pretrained: True = timm's ImageNet weights, a path = a file of them.
-        backbone_checkpoint: Checkpoint of another run of this class.
+        backbone_checkpoint: Checkpoint of another run.
         allow_crop_mismatch: Whether that run may have seen other crops.
-        task: What is predicted.
         lr: Of Adam, constant.
-        weight_decay: L2 on convolutions and heads, never on normalisation or a relation.
+        weight_decay: L2 on convolutions and linear layers, never on normalisation.
         seed: Of the draws during training.
     """
-
-    network: AUNetwork
 
     def __init__(
         self,
@@ -52,7 +49,6 @@ class AUClassifier(AUModule):
         pretrained: bool | str,
         backbone_checkpoint: str | None,
         allow_crop_mismatch: bool,
-        task: Task,
         lr: float,
         weight_decay: float,
         seed: int,
@@ -65,13 +61,9 @@ class AUClassifier(AUModule):
         self.allow_crop_mismatch = allow_crop_mismatch
         self.crop_mismatch = False
         self.source_hash = ""  # of the file behind the first weights, taken before it can change
-        self.task = task
         self.lr = lr
         self.weight_decay = weight_decay
         self.fault: ModelError | None = None
-        self.new_aus: list[int] = []
-        if task == "intensity":
-            self.monitor = "val/icc_mean"
 
     def create_network(self) -> None:
         """Build ``network``; to be called at the end of a constructor.
@@ -88,8 +80,20 @@ class AUClassifier(AUModule):
         return create_backbone(self.backbone, self.width, pretrained)
 
     @abstractmethod
-    def build(self, backbone: nn.Module) -> AUNetwork:
+    def build(self, backbone: nn.Module) -> nn.Module:
         """The network on a backbone, whose weights it takes over."""
+
+    @abstractmethod
+    def take_over(self, source: dict[str, Any], path: str) -> dict[str, Tensor]:
+        """State dict of ``network`` with what it takes of ``backbone_checkpoint``.
+
+        Args:
+            source: The checkpoint.
+            path: Of its file, for messages.
+
+        Raises:
+            ModelError: It does not fit.
+        """
 
     def pictures(self, batch: dict[str, Any]) -> Tensor:
         """What the network takes of a batch: (B, 3, H, W) uint8."""
@@ -127,39 +131,95 @@ class AUClassifier(AUModule):
         """Load the initial weights when a fit begins; a resumed fit takes its own checkpoint instead."""
         if stage == "fit" and not self.trainer.ckpt_path and (weights := self._initial_weights()):
             self.network.load_state_dict(weights)
-            if self.new_aus:
-                rank_zero_info(
-                    f"{self.backbone_checkpoint} lacks AUs {self.new_aus}: they start as the mean of its AUs"
-                )
 
     def _initial_weights(self) -> dict[str, Tensor] | None:
         if self.backbone_checkpoint:
-            source = read_checkpoint(self.backbone_checkpoint)
-            check_class(source, type(self).__name__, self.backbone_checkpoint)
-            source_aus = source["model"]["aus"]
-            self.new_aus = [au for au in self.aus if au not in source_aus]
-            state = network_state(source)
-            own, au_keys, run_keys = self.network.state_dict(), self.network.au_keys(), self.network.run_keys()
-            return map_weights(own, state, self.aus, source_aus, au_keys, run_keys)
+            return self.take_over(read_checkpoint(self.backbone_checkpoint), self.backbone_checkpoint)
         if self.pretrained:
             return self.build(self.create_backbone(self.pretrained)).state_dict()
         return None
 
     def facts(self) -> dict[str, Any]:
-        """Number of parameters, and the AUs that ``backbone_checkpoint`` did not know."""
-        return {
-            "parameters": sum(parameter.numel() for parameter in self.parameters()),
-            "newly_initialised_aus": self.new_aus,
-        }
+        """Number of parameters."""
+        return {"parameters": sum(parameter.numel() for parameter in self.parameters())}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, with the weight decay of each."""
+        return param_groups_weight_decay(self.network, self.weight_decay)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a constant learning rate."""
+        return torch.optim.Adam(self.parameter_groups(), lr=self.lr)
+
+
+class AUClassifier(Classifier):
+    """An AUNetwork on a timm backbone, for occurrence or intensity.
+
+    ``backbone_checkpoint`` is of another run of the same class, and the network takes all of it.
+
+    Args:
+        aus: FACS numbers.
+        backbone: timm model name.
+        width: Factor on the channels of a ResNet; 1 as published.
+        pretrained: True = timm's ImageNet weights, a path = a file of them.
+        backbone_checkpoint: Checkpoint of another run of this class.
+        allow_crop_mismatch: Whether that run may have seen other crops.
+        task: What is predicted.
+        lr: Of Adam, constant.
+        weight_decay: L2 on convolutions and heads, never on normalisation or a relation.
+        seed: Of the draws during training.
+    """
+
+    network: AUNetwork
+    task: Task
+
+    def __init__(
+        self,
+        aus: list[int],
+        backbone: str,
+        width: float,
+        pretrained: bool | str,
+        backbone_checkpoint: str | None,
+        allow_crop_mismatch: bool,
+        task: Task,
+        lr: float,
+        weight_decay: float,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            aus, backbone, width, pretrained, backbone_checkpoint, allow_crop_mismatch, lr, weight_decay, seed
+        )
+        self.task = task
+        self.new_aus: list[int] = []
+        if task == "intensity":
+            self.monitor = "val/icc_mean"
+
+    @abstractmethod
+    def build(self, backbone: nn.Module) -> AUNetwork:
+        """The network on a backbone, whose weights it takes over."""
+
+    def setup(self, stage: str) -> None:
+        """See Classifier; says which AUs the checkpoint did not know."""
+        super().setup(stage)
+        if stage == "fit" and self.new_aus:
+            rank_zero_info(f"{self.backbone_checkpoint} lacks AUs {self.new_aus}: they start as the mean of its AUs")
+
+    def take_over(self, source: dict[str, Any], path: str) -> dict[str, Tensor]:
+        """All tensors, rows of AUs by number."""
+        check_class(source, type(self).__name__, path)
+        source_aus = source["model"]["aus"]
+        self.new_aus = [au for au in self.aus if au not in source_aus]
+        own, au_keys, run_keys = self.network.state_dict(), self.network.au_keys(), self.network.run_keys()
+        return map_weights(own, network_state(source), self.aus, source_aus, au_keys, run_keys)
+
+    def facts(self) -> dict[str, Any]:
+        """See Classifier; the AUs that ``backbone_checkpoint`` did not know."""
+        return super().facts() | {"newly_initialised_aus": self.new_aus}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What is trained, with the weight decay of each."""
         kept = self.network.no_weight_decay()
         return param_groups_weight_decay(self.network, self.weight_decay, no_weight_decay_list=kept)
-
-    def configure_optimizers(self) -> Any:
-        """Adam with a constant learning rate."""
-        return torch.optim.Adam(self.parameter_groups(), lr=self.lr)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """See the base class."""

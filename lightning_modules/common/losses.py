@@ -2,34 +2,42 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.common.errors import ModelError
 
 
-def masked_bce(logit: Tensor, target: Tensor) -> Tensor:
+def masked_bce(logit: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
     """Mean binary cross-entropy over the known labels; zero, with a gradient, when nothing is known.
 
     Args:
-        logit: (...) floating.
-        target: (...) int64 in {-1, 0, 1}.
+        logit: (..., A) floating.
+        target: (..., A) int64 in {-1, 0, 1}.
+        pos_weight: (A,) factor on the terms of positive labels.
     """
     known = target >= 0
-    raw = F.binary_cross_entropy_with_logits(logit, target.clamp(min=0).to(logit.dtype), reduction="none")
+    raw = F.binary_cross_entropy_with_logits(
+        logit, target.clamp(min=0).to(logit.dtype), reduction="none", pos_weight=pos_weight
+    )
     return (raw * known).sum() / known.sum().clamp(min=1)
 
 
-def masked_cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
+def masked_cross_entropy(logit: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean softmax cross-entropy over the known labels; zero, with a gradient, when nothing is known.
 
     Args:
         logit: (..., K) floating.
         target: (...) int64 in {-1, 0, ..., K-1}.
+        weight: (K,) weights of the classes in the mean.
     """
-    known = target >= 0
-    raw = F.cross_entropy(logit.flatten(0, -2), target.clamp(min=0).flatten(), reduction="none")
-    return (raw * known.flatten()).sum() / known.sum().clamp(min=1)
+    label = target.flatten()
+    known = label >= 0
+    raw = F.cross_entropy(logit.flatten(0, -2), label.clamp(min=0), reduction="none")
+    counts = known.to(raw.dtype) if weight is None else known * weight[label.clamp(min=0)]
+    total = counts.sum()
+    return (raw * counts).sum() / torch.where(total > 0, total, 1)
 
 
 def occurrence_rates(label: Tensor) -> Tensor:

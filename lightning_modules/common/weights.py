@@ -172,6 +172,18 @@ def map_weights(
     return mapped
 
 
+def map_backbone(own: dict[str, Tensor], source: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors, those of the ``backbone`` replaced by the source's; the rest of the source is left.
+
+    Raises:
+        ModelError: Names or shapes of the backbones differ.
+    """
+    ours, theirs = (
+        {name: value for name, value in state.items() if name.startswith("backbone.")} for state in (own, source)
+    )
+    return own | map_weights(ours, theirs, [], [], ())
+
+
 def check_evaluation(path: str | Path, aus: list[int], data: dict[str, Any], allow_crop_mismatch: bool = False) -> None:
     """Whether a run may score the checkpoint of another one: it knows AUs and crops and has not seen the subjects.
 

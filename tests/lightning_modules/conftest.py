@@ -17,6 +17,7 @@ PROVENANCE: dict[str, Any] = {
     "dataset": "disfa",
     "fold": 1,
     "aus": AUS,
+    "expressions": [],
     "train_persons": ["disfa/S1", "disfa/S2"],
     "val_persons": ["disfa/S3"],
     "test_persons": ["disfa/S4"],
@@ -25,7 +26,7 @@ PROVENANCE: dict[str, Any] = {
 
 
 class TinyData(pl.LightningDataModule):
-    """32 px images whose brightness gives the AUs away; one label in five is unknown."""
+    """32 px images whose brightness gives AUs and expression away; one label in five is unknown."""
 
     def __init__(self, n: int = 16, batch_size: int = 8) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class TinyData(pl.LightningDataModule):
         for a in range(len(AUS)):
             image[:, :, 8 * a : 8 * a + 8] += 150 * self.au[:, a, None, None, None]
         self.image = torch.from_numpy(image.astype(np.uint8))
+        self.expression = np.where(np.random.default_rng(1).random(n) < 0.2, -1, 2 * self.au[:, 0] + self.au[:, 3])
         self.au[coin.random(self.au.shape) < 0.2] = -1
         self.batch_size = batch_size
 
@@ -42,7 +44,7 @@ class TinyData(pl.LightningDataModule):
         au = torch.from_numpy(self.au)
         intensity = torch.where(au > 0, 3, au)
         return [
-            {"image": x, "au": y, "intensity": level, "index": i}
+            {"image": x, "au": y, "intensity": level, "expression": int(self.expression[i]), "index": i}
             for i, (x, y, level) in enumerate(zip(self.image, au, intensity, strict=True))
         ]
 
@@ -50,7 +52,8 @@ class TinyData(pl.LightningDataModule):
         return next(iter(DataLoader(self.samples(), n)))
 
     def train_labels(self, kind: str) -> np.ndarray:
-        return self.au if kind == "occurrence" else np.where(self.au > 0, 3, self.au)
+        intensity = np.where(self.au > 0, 3, self.au)
+        return {"occurrence": self.au, "intensity": intensity, "expression": self.expression}[kind]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.samples(), self.batch_size)
