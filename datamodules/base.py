@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.errors import DataError
 from datamodules.pairs import NO_PAIRS, DrawnPairs, PairSettings
 from datamodules.pseudo import NO_PREDICTIONS, PseudoIntensities, PseudoSettings
-from datamodules.sampling import EvalSampler, TrainSampler
+from datamodules.sampling import BalancedSampler, EvalSampler, TrainSampler
 from datamodules.store import FrameStore
 
 Kind = Literal["occurrence", "intensity", "expression"]
@@ -44,6 +44,8 @@ class AUDataModule(pl.LightningDataModule, ABC):
             stamped on everything that comes of it.
         train_stride: Train on every n-th frame of a sequence; evaluation always sees all frames.
         duplicate_aus: Frames in which one of these occurs stand twice in the training set (RE-Net, section 4.6).
+        balanced_expressions: Training takes equally many frames of each expression, see
+            `datamodules.sampling.BalancedSampler`; frames of unknown expression are left out.
         neighbours: T > 0 gives clips of the frames -T, 0 and +T instead of images.
         augment: Crop and augmentation: RE-Net's, AUNet's, which needs a store of the preset ``aunet``, or ``none``:
             the whole crop as it is stored.
@@ -94,6 +96,7 @@ class AUDataModule(pl.LightningDataModule, ABC):
         select_on: Literal["val", "test"] = "val",
         train_stride: int = 1,
         duplicate_aus: list[int] | None = None,
+        balanced_expressions: bool = False,
         neighbours: int = 0,
         augment: Literal["renet", "aunet", "none"] = "renet",
         pairs: PairSettings = NO_PAIRS,
@@ -105,6 +108,7 @@ class AUDataModule(pl.LightningDataModule, ABC):
         self.image_size, self.batch_size, self.num_workers = image_size, batch_size, num_workers
         self.label_threshold, self.val_subjects, self.select_on = label_threshold, val_subjects, select_on
         self.train_stride, self.duplicate_aus = train_stride, list(duplicate_aus or [])
+        self.balanced_expressions = balanced_expressions
         self.neighbours, self.augment, self.seed = neighbours, augment, seed
         self.pairs, self.pseudo = pairs, pseudo
         self.drawn_pairs: DrawnPairs | None = None
@@ -180,12 +184,30 @@ class AUDataModule(pl.LightningDataModule, ABC):
         return self.labels[LABELS[kind]][self.rows_train].astype(np.int64)
 
     @property
+    def expressions_without_val_frames(self) -> list[str]:
+        """Expressions that no validation frame shows."""
+        if "expression" not in self.labels:
+            return []
+        shown = set(self.labels["expression"][self.rows_val].tolist())
+        return [name for k, name in enumerate(self.expressions) if k not in shown]
+
+    @property
     def kind_of_sample(self) -> str:
         """What training sees: ``frames`` (or clips of them), ``pairs`` or ``features``."""
         return "pairs" if self.pairs.train else "features" if self.pseudo.predictions else "frames"
 
+    def check_balance(self) -> None:
+        """Refuse to balance expressions that nobody labelled; raises `DataError`. To be called with the labels read."""
+        if self.balanced_expressions and (self.kind_of_sample != "frames" or "expression" not in self.labels):
+            what = "has no expressions" if self.kind_of_sample == "frames" else f"draws {self.kind_of_sample}"
+            raise DataError(f"data.balanced_expressions: {self.dataset} {what}", "set data.balanced_expressions=false")
+
     def train_sampler(self, rank: int, world_size: int) -> TrainSampler:
         """The order of training rows, or of the pairs or frames that were drawn."""
+        if self.balanced_expressions:
+            label = self.labels["expression"][self.rows_train]
+            groups = [rows for k in range(len(self.expressions)) if len(rows := self.rows_train[label == k])]
+            return BalancedSampler(groups, self.seed, rank, world_size)
         drawn = self.pairs.train or (self.pseudo.balanced if self.pseudo.predictions else 0)
         return TrainSampler(np.arange(drawn) if drawn else self.rows_train, self.seed, rank, world_size)
 

@@ -81,6 +81,11 @@ class Mixture(AUDataModule):
                 raise DataError(f"data.{key}: there is no dataset {listed(unknown)}", f"choose from {listed(DATASETS)}")
             for root in roots.values():
                 check_root(root)
+        if self.sampling == "balanced" and self.balanced_expressions:
+            raise DataError(
+                "data.sampling=balanced and data.balanced_expressions: one of them orders the training frames",
+                "balance either datasets or expressions",
+            )
         folds = {name: DATASETS[name].n_folds for name in self.roots_train}
         if not self.roots_test and len(set(folds.values()) - {1}) > 1:
             numbers = ", ".join(f"{name} {number}" for name, number in folds.items())
@@ -109,6 +114,7 @@ class Mixture(AUDataModule):
             member.assign([])
         self._offsets = np.cumsum([0, *(len(member.opened) for member in members)])
         self.labels = self._joined_labels(members)
+        self.check_balance()
         for side in ("train", "val", "test"):
             setattr(self, f"subjects_{side}", self._names(members, f"subjects_{side}", "dataset"))
             setattr(self, f"rows_{side}", self._rows(members, f"rows_{side}"))

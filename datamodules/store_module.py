@@ -72,6 +72,7 @@ class StoreDataModule(AUDataModule):
         self.check_store(store)
         self.labels = self._labels(store)
         self.expressions = tuple(store.manifest["expressions"])
+        self.check_balance()
         parts = self.parts(store)
         if unlisted := sorted(set(store.subjects) - {subject for part in parts.values() for subject in part}):
             raise DataError(

@@ -80,6 +80,8 @@ class RunArgs:
             highest F1 or by precision = recall, or on the test itself as some papers do.
         flip: Also score the mean over each test image and its mirror image.
         refit: Train again on all training subjects, for the number of epochs that validation chose.
+        epochs: Who chooses how long fold 0, in which nobody is held out, trains: its own validation subjects (``val``),
+            or the other folds, which run first (``folds``): the median of theirs, and all subjects train.
         checkpoint: Score this checkpoint instead of training one.
         predict: ``all`` also writes predictions for training subjects.
         compile: Train and score with the network compiled by torch; costs a minute, may pay on a GPU.
@@ -92,6 +94,7 @@ class RunArgs:
     threshold: Literal["0.5", "val_f1", "val_break_even", "test_f1"] = "val_f1"
     flip: bool = False
     refit: bool = False
+    epochs: Literal["val", "folds"] = "val"
     checkpoint: str | None = None
     predict: Literal["test", "all"] = "test"
     compile: bool = False

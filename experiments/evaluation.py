@@ -203,6 +203,16 @@ def tuned_on_validation(run: FoldRun) -> Mapping[int, float]:
     return best_thresholds(run.ledger("predictions_val"))
 
 
+def break_even_on_validation(run: FoldRun) -> Mapping[int, float]:
+    """Per AU the threshold where precision and recall meet on the fold's validation subjects, see above."""
+    return best_thresholds(run.ledger("predictions_val"), "break_even")
+
+
+def tuned_on_test(run: FoldRun) -> Mapping[int, float]:
+    """Per AU the threshold with the best F1 on the held-out frames that are scored: an upper bound, no estimate."""
+    return best_thresholds(run.ledger())
+
+
 def evaluate(
     experiment: Experiment,
     ledger: str = "predictions",

@@ -71,14 +71,16 @@ class Fold:
         config, folder = self.cli.config, self.folder
         monitor = config.checkpoint.monitor or self.model.monitor
         mode = config.checkpoint.mode or self.model.monitor_mode
-        callbacks = keep(folder.checkpoints, best=True, monitor=monitor, mode=mode)
+        validated = len(self.data.rows_val) > 0 or self.data.select_on == "test"
+        callbacks = keep(folder.checkpoints, best=True, monitor=monitor if validated else None, mode=mode)
         if (patience := config.early_stopping.patience) is not None:
             delta = config.early_stopping.min_delta
             rule: dict[str, Any] = {"patience": patience, "mode": mode, "min_delta": delta}
             callbacks.append(EarlyStopping(monitor, check_on_train_epoch_end=True, **rule))
         if not folder.trained.exists():
             csv = MetricsCSV(folder.path / "metrics.csv")
-            trainer = self.trainer([csv, *self.loggers], [Ledger(), EpochRows(csv), *callbacks])
+            limits = {} if validated else {"limit_val_batches": 0}  # the last epoch is the best known
+            trainer = self.trainer([csv, *self.loggers], [Ledger(), EpochRows(csv), *callbacks], **limits)
             trainer.fit(self.model, self.data, ckpt_path=folder.last if state == "resume" else None)
             folder.trained.touch()
         self.scored = folder.best

@@ -7,7 +7,14 @@ A protocol says which ledger is read, at which thresholds, and how folds are put
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.evaluation import Aggregation, Thresholds, one_half, tuned_on_validation
+from experiments.evaluation import (
+    Aggregation,
+    Thresholds,
+    break_even_on_validation,
+    one_half,
+    tuned_on_test,
+    tuned_on_validation,
+)
 from experiments.ledgers import Experiment
 from experiments.trials import best_trials
 
@@ -81,11 +88,18 @@ def _without(ledger: str, remedy: str) -> Callable[[Experiment], str | None]:
     return refuse
 
 
+def _without_threshold(experiment: Experiment) -> str | None:
+    task = experiment.facts["task"]
+    return None if task == "occurrence" else f"{task} has no threshold"
+
+
 def _untunable(experiment: Experiment) -> str | None:
-    if (task := experiment.facts["task"]) != "occurrence":
-        return f"{task} has no threshold"
     lacking = _without("predictions_val", "run it again with data.select_on=val")(experiment)
-    return _selected_on_test(experiment) or lacking
+    return _without_threshold(experiment) or _selected_on_test(experiment) or lacking
+
+
+def _chosen_on_test(experiment: Experiment) -> str | None:
+    return "thresholds were chosen on the scored frames themselves: optimistic, no estimate for new subjects"
 
 
 PROTOCOLS = {
@@ -125,6 +139,19 @@ PROTOCOLS = {
             refuse=_single_trial,
             remark=_trials,
             choose=best_trials,
+        ),
+        Protocol(
+            name="break_even",
+            text="As strict, at the thresholds where precision and recall meet on the fold's validation subjects.",
+            thresholds=break_even_on_validation,
+            refuse=_untunable,
+        ),
+        Protocol(
+            name="on_test",
+            text="Mean of folds at the thresholds with the best F1 on the held-out frames that are scored.",
+            thresholds=tuned_on_test,
+            refuse=_without_threshold,
+            remark=_chosen_on_test,
         ),
     )
 }

@@ -7,8 +7,10 @@ finished run, or goes on where a killed one was.
 import experiments.environment  # noqa: F401  # isort: skip
 import json
 import logging
+import math
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import warnings
@@ -120,11 +122,15 @@ def run_fold(argv: list[str]) -> int:
     share_cores(cli)
     model, data = cli.build()
     data.check()
-    if not data.val_subjects and data.select_on == "val" and cli.config.run.checkpoint is None:
+    by_folds = data.fold == 0 and cli.config.run.epochs == "folds"
+    if not data.val_subjects and data.select_on == "val" and cli.config.run.checkpoint is None and not by_folds:
         raise ConfigError("data.val_subjects=0: nobody chooses the epoch", "set aside one subject or more")
     if is_rank_zero():
         for required in cli.config.run.requires:
             run_required(required, argv, cli)
+    if by_folds:
+        train_as_long_as_the_folds(argv, cli, data.n_folds)
+        model, data = cli.build()
     name = f"fold{data.fold}-seed{cli.config.seed_everything}"
     folder = RunFolder(experiment_folder(cli) / name, cli.settings)
     state = folder.state()
@@ -142,6 +148,29 @@ def run_fold(argv: list[str]) -> int:
     if is_rank_zero():
         print_result(folder)
     return 0
+
+
+def train_as_long_as_the_folds(argv: list[str], cli: SuiteCLI, n_folds: int) -> None:
+    """Make fold 0 a run on all subjects, for the median number of epochs that the other folds chose on theirs.
+
+    Folds that are not done run first. The configuration written into the run folder has the number.
+
+    Raises:
+        ConfigError: A fold failed, or was run with other settings.
+    """
+    settings = [SuiteCLI([*argv, f"--data.fold={fold}"]).settings for fold in range(1, n_folds + 1)]
+    root, seed = experiment_folder(cli), cli.config.seed_everything
+    folders = [RunFolder(root / f"fold{fold}-seed{seed}", of_fold) for fold, of_fold in enumerate(settings, 1)]
+    if is_rank_zero() and any(folder.state() != "done" for folder in folders):
+        print(f"required: folds 1 to {n_folds}, which choose the number of epochs", flush=True)
+        if code := run_folds(argv):
+            raise ConfigError(f"run.epochs=folds: a fold ended with exit code {code}", "mend what it printed above")
+    epochs = [json.loads(folder.result.read_text())["epochs"] for folder in folders]
+    config = cli.config
+    config.trainer.max_epochs = math.ceil(statistics.median(epochs))
+    config.data.init_args.val_subjects = 0
+    config.early_stopping.patience, config.run.refit = None, False
+    rank_zero_info(f"folds 1 to {n_folds} chose {epochs} epochs: fold 0 trains {config.trainer.max_epochs}")
 
 
 def load_for_scoring(checkpoint: str, model: AUModule, data: AUDataModule) -> None:
@@ -188,11 +217,12 @@ def split_configs(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def describe(data: AUDataModule) -> str:
     """One line about the split."""
-    without = ", ".join(f"AU{au:02d}" for au in data.aus_without_val_positives)
+    unseen = [*(f"AU{au:02d}" for au in data.aus_without_val_positives), *data.expressions_without_val_frames]
+    without = ", ".join(unseen * (len(data.rows_val) > 0))
     return (
         f"{len(data.subjects_train)} training subjects ({len(data.rows_train)} frames), {len(data.subjects_val)} for "
         f"validation ({len(data.rows_val)}), {len(data.subjects_test)} held out ({len(data.rows_test)})"
-        + (f"; no positives in validation: {without}" if without else "")
+        + (f"; not shown in validation: {without}" if without else "")
         + (f"; {data.unreadable} frames without an image left out" if data.unreadable else "")
     )
 

@@ -201,3 +201,9 @@ def test_the_state_is_plain(tiny_disfa: Path, tmp_path: Path) -> None:
     assert state["split"] == "3fold"
     assert state["test_persons"] == ["disfa/SN002", "disfa/SN010"]
     assert len(state["train_persons"]) + len(state["val_persons"]) == 5
+
+
+def test_expressions_that_nobody_labelled_are_not_balanced(tiny_disfa: Path) -> None:
+    with pytest.raises(DataError, match="disfa has no expressions"):
+        module(tiny_disfa, balanced_expressions=True)
+    assert module(tiny_disfa).expressions_without_val_frames == []

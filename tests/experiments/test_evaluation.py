@@ -10,7 +10,13 @@ import pytest
 from sklearn import metrics as sk
 
 from datamodules.errors import DataError
-from experiments.evaluation import compare, evaluate, tuned_on_validation
+from experiments.evaluation import (
+    break_even_on_validation,
+    compare,
+    evaluate,
+    tuned_on_test,
+    tuned_on_validation,
+)
 from experiments.ledgers import load_experiment
 from lightning_modules.common import metrics
 
@@ -95,6 +101,22 @@ def test_thresholds_come_from_the_validation_subjects_of_the_fold(tmp_path: Path
     tuned = evaluate(experiment, thresholds=tuned_on_validation, resamples=0)
     assert column(tuned, "f1")["AU01"] == 1
     assert column(evaluate(experiment, resamples=0), "f1")["AU01"] == 0
+
+
+def test_thresholds_where_precision_meets_recall_and_those_of_the_scored_frames(
+    tmp_path: Path, write_fold: Writer
+) -> None:
+    """Validation has two positives: at .6 one of two calls is right, at .3 recall is 1 and F1 the highest, 4/5."""
+    validation = {"subject": list("vvvv"), "AU01_true": [0, 1, 1, 0], "AU01_prob": [0.7, 0.6, 0.3, 0.1]}
+    ledger = {"subject": list("aabb"), "AU01_true": [1, 1, 0, 0], "AU01_prob": [0.8, 0.2, 0.65, 0.15]}
+    write_fold(tmp_path / "run", 1, ledger, ledgers={"predictions_val": validation})
+    experiment = load_experiment(tmp_path / "run")
+    rules = {
+        rule: rule(experiment.runs[0])[1] for rule in (tuned_on_validation, break_even_on_validation, tuned_on_test)
+    }
+    assert list(rules.values()) == [0.3, 0.6, 0.2]
+    f1 = [column(evaluate(experiment, thresholds=rule, resamples=0), "f1")["AU01"] for rule in rules]
+    assert f1 == pytest.approx([1 / 2, 1 / 2, 4 / 5])  # tp fp fn: 1 1 1, 1 1 1, 2 1 0
 
 
 def test_landmark_errors_are_means_over_frames(tmp_path: Path, write_fold: Writer) -> None:

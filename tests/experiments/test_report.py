@@ -53,7 +53,8 @@ def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of all four, with all protocols."""
     out = tmp_path_factory.mktemp("report")
     folders = [runs / name for name in ("renet", "resnet18", "right", "level")]
-    page = write_report(folders, out, ("strict", "paper", "pooled", "flip", "tuned"), resamples=200)
+    protocols = ("strict", "paper", "pooled", "flip", "tuned", "break_even", "on_test")
+    page = write_report(folders, out, protocols, resamples=200)
     assert page == out / "report.html"
     return out
 
@@ -147,6 +148,14 @@ def test_protocols_stand_side_by_side(report: Path) -> None:
     assert table.loc["right", "strict"] == "not available"
     assert table.loc["right", "paper"] != "not available"
     assert float(table.loc["renet", "tuned"].split()[0]) >= float(table.loc["renet", "strict"].split()[0])
+    at = {name: float(table.loc["resnet18", name].split()[0]) for name in ("strict", "tuned", "break_even", "on_test")}
+    assert at["on_test"] >= max(at["strict"], at["tuned"], at["break_even"])
+    assert [table.loc["right", name] for name in ("tuned", "break_even")] == ["not available"] * 2
+    assert table.loc["right", "on_test"] != "not available"
+    assert re.search(
+        r"on_test: thresholds were chosen on the scored frames themselves: .*\(renet, resnet18, right\)", text
+    )
+    assert "level" not in table.index  # intensities have no threshold
     assert table.loc["renet", "pooled"] != table.loc["renet", "paper"]
     assert "--run.flip=true" in text
     assert "data.select_on=test" in text
@@ -255,7 +264,9 @@ def test_optimistic_selection_is_stamped(report: Path) -> None:
 
 def test_csv_recomputes(report: Path) -> None:
     table = pd.read_csv(report / "report.csv")
-    assert set(table["protocol"]) == {"strict", "paper", "pooled", "flip", "tuned", "published"}
+    assert set(table["protocol"]) == {
+        *("strict", "paper", "pooled", "flip", "tuned", "break_even", "on_test", "published")
+    }
     chosen = table[(table["run"] == "renet") & (table["protocol"] == "strict") & (table["metric"] == "f1")]
     folds = chosen[chosen["scope"].str.startswith("holdout")].groupby("au")["value"].mean()
     means = chosen[chosen["scope"] == "fold_mean"].set_index("au")

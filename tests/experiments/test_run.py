@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 import yaml
 from sklearn.metrics import f1_score, roc_auc_score
 
+import experiments.run
 from datamodules.errors import DataError
 from experiments.cli import CONFIGS, ConfigError, SuiteCLI, normalise
 from experiments.run import main, run_required
@@ -226,6 +228,47 @@ def test_fold_zero_trains_on_everybody(tmp_path: Path) -> None:
     result = result_of(tmp_path / "renet_synthetic" / "fold0-seed0")
     assert result["held_out_subjects"] == []
     assert result["n_train_subjects"] == 18
+
+
+def test_fold_zero_trains_as_long_as_the_other_folds_chose(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fold 1 is done; 2 and 3 run first. Their numbers of epochs are overwritten to be 2, 1, 1, whose median is 1."""
+    experiment = tmp_path / "renet_synthetic"
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    ran = []
+
+    def in_turn(argv: list[str]) -> int:
+        for fold, epochs in ((1, 2), (2, 1), (3, 1)):
+            ran.append(fold)
+            assert main([*argv, f"--data.fold={fold}"]) == 0
+            path = experiment / f"fold{fold}-seed0" / "result.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": epochs}))
+        return 0
+
+    monkeypatch.setattr(experiments.run, "run_folds", in_turn)
+    words = small(tmp_path, "--fold", "0", "--run.epochs=folds")
+    assert main(words) == 0
+    assert ran == [1, 2, 3]
+    folder = experiment / "fold0-seed0"
+    assert result_of(folder)["epochs"] == 1
+    assert result_of(folder)["n_train_subjects"] == 21
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert state["epoch"] == 0
+    assert (len(state["SynthFACS"]["train_persons"]), state["SynthFACS"]["val_persons"]) == (21, [])
+    assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
+    assert main(words) == 0  # everything is done
+    assert len(ran) == 3
+    for fold in (2, 3):
+        path = experiment / f"fold{fold}-seed0" / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 2}))
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs \(1 there, 2 here\)"):
+        main(words)
+    with pytest.raises(ConfigError, match=r"fold1-seed0 holds a run with other settings"):
+        main([*words, "--model.lr=0.1"])  # folds of other settings choose nothing
+    monkeypatch.setattr(experiments.run, "run_folds", lambda argv: 3)
+    with pytest.raises(ConfigError, match="a fold ended with exit code 3"):
+        main([*words, "--run.name=other"])
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_labels_in_another_order_are_refused(aus, provenance, labels):
 def test_a_checkpoint_says_whose_it_is(aus):
     checkpoint: dict = {}
     TwoTerms(aus).on_save_checkpoint(checkpoint)
-    assert checkpoint == {"model": {"class": "TwoTerms", "aus": aus, "initialisation": "none"}}
+    assert checkpoint == {"model": {"class": "TwoTerms", "aus": aus, "initialisation": "none", "expressions": []}}
 
 
 def test_expressions_are_those_of_the_data_in_their_order(provenance):

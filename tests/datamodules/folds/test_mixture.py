@@ -181,6 +181,8 @@ def test_different_crops_are_refused_unless_allowed(
         ({"fold": 4}, "data.fold=4"),
         ({"val_subjects": 4}, "val_subjects=4"),
         ({"train": {"disfa": "nowhere"}}, "nowhere"),
+        ({"balanced_expressions": True}, "has no expressions"),
+        ({"balanced_expressions": True, "sampling": "balanced"}, "one of them orders"),
     ],
 )
 def test_what_cannot_work_is_refused(

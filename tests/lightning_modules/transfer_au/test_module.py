@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings(  # Lightning's own
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", r"ignore:Found .* module\(s\) in eval mode"
 )
 NAMES = ["Neutral", "Smile", "Surprise", "Scream"]
-SMALL = {"backbone": "resnet10t", "width": 0.125}
+SMALL = {"backbone": "resnet10t", "width": 0.25}  # narrower ones meet a fault of torch 2.14 on CPUs
 
 
 def small(aus, **arguments):
@@ -119,7 +119,7 @@ class TestTransferAU:
         with pytest.raises(ModelError, match=r"tensors differ, as backbone\."):
             small(aus, backbone="resnet18", backbone_checkpoint=expression[1]).check(None)
         with pytest.raises(ModelError, match=r"backbone\.conv1\.0\.weight is .* there, .* here"):
-            small(aus, width=0.25, backbone_checkpoint=expression[1]).check(None)
+            small(aus, width=0.5, backbone_checkpoint=expression[1]).check(None)
 
     def test_people_who_taught_expressions_are_not_tested(self, aus, expression, provenance):
         model = small(aus, backbone_checkpoint=expression[1])

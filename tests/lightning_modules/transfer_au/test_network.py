@@ -21,7 +21,7 @@ def test_the_published_sizes_are_2048_512_256_and_an_output_per_au():
 
 
 def test_the_perceptron_is_torchs():
-    network = TransferNetwork(create_backbone("resnet10t", 0.125), 3, [8, 5], 0.5).eval()
+    network = TransferNetwork(create_backbone("resnet10t", 0.25), 3, [8, 5], 0.5).eval()
     first, second = (layer[0] for layer in network.hidden)
     image = images()
     feature = network.backbone(network.normalize(image))
@@ -34,21 +34,21 @@ def test_the_perceptron_is_torchs():
 
 
 def test_dropout_follows_each_hidden_layer_in_training_alone():
-    network = TransferNetwork(create_backbone("resnet10t", 0.125), 3, [64, 64], 0.5)
+    network = TransferNetwork(create_backbone("resnet10t", 0.25), 3, [64, 64], 0.5)
     assert [layer[2].p for layer in network.hidden] == [0.5, 0.5]
     layer = network.hidden[0].train()
-    assert (layer(torch.ones(2, 64)) == 0).float().mean() > 0.5  # half by ReLU, half of the rest by dropout
+    assert (layer(torch.ones(2, 128)) == 0).float().mean() > 0.5  # half by ReLU, half of the rest by dropout
 
 
 def test_without_hidden_layers_it_is_a_linear_probe():
-    network = TransferNetwork(create_backbone("resnet10t", 0.125), 3, [], 0.5).eval()
+    network = TransferNetwork(create_backbone("resnet10t", 0.25), 3, [], 0.5).eval()
     image = images()
     feature = network.backbone(network.normalize(image))
     torch.testing.assert_close(network.features(image)[:, 0], feature)
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics():
-    network = TransferNetwork(create_backbone("resnet10t", 0.125), 3, [8, 5], 0.5, frozen=True).train()
+    network = TransferNetwork(create_backbone("resnet10t", 0.25), 3, [8, 5], 0.5, frozen=True).train()
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     network(images()).sum().backward()
     assert all(torch.equal(before[name], value) for name, value in network.backbone.state_dict().items())
@@ -61,7 +61,7 @@ def test_a_frozen_backbone_keeps_weights_and_statistics():
 
 
 def test_expressions_are_a_linear_layer_on_the_backbone():
-    network = ExpressionNetwork(create_backbone("resnet10t", 0.125), 6).eval()
+    network = ExpressionNetwork(create_backbone("resnet10t", 0.25), 6).eval()
     image = images()
     feature = network.backbone(network.normalize(image))
     torch.testing.assert_close(network(image), feature @ network.head.weight.T + network.head.bias)
