@@ -112,8 +112,11 @@ class Fold:
             if model.aus:  # the figure is of single AUs
                 callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
             callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", data.state_dict()["edition"]))
-        whole = dict.fromkeys(("limit_val_batches", "limit_test_batches", "limit_predict_batches"), 1.0)
-        product = whole if self.options.predict == "all" else {}  # the next stage needs every frame
+        limits = ("limit_val_batches", "limit_test_batches", "limit_predict_batches")
+        limited = [name for name in limits if self.cli.config_init.trainer.get(name) is not None]
+        product = dict.fromkeys(
+            limited if self.options.predict == "all" else [], 1.0
+        )  # the next stage needs all frames
         callbacks.append(UncertainFrames(self.folder.path / "uncertain_frames.npz", data.state_dict()["edition"]))
         trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False, **product)
         as_trained = None
