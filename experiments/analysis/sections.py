@@ -313,7 +313,7 @@ def uncertainty_section(pairs: Sequence[Pair]) -> Section | None:
             for name, values in zip([*names, "mean"], table, strict=True)
         ]
         header = ["AU", "ROC-AUC for covered faces", f"{kind}, all frames", "the surer half", "share of the way"]
-        title = f"{experiment.name}: what sigma is worth, mean of {len(by_fold)} runs"
+        title = f"{experiment.name}: what sigma is worth, mean over folds and seeds"
         tables.append(Table(title, header, rows))
     if not drawn:
         return None
