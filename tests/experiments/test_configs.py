@@ -27,6 +27,7 @@ TWINS = {
     "BP4D": "synth:bp4d?subjects=12&tasks=1&frames=4&size=64&preset=aunet",
     "BP4DPlus": "synth:bp4d_plus?subjects=8&tasks=1&frames=4&size=64",
     "DISFA": "synth:disfa?subjects=27&frames=6&size=128&preset=aunet",
+    "MultiPIE": "synth:multi_pie?subjects=10&size=64&cameras=05_1&shots=7&preset=aunet",
     "SynthFACS": "synth:synth_facs?subjects=36&frames=3&size=64&stride=60&rates=balanced&preset=aunet",
 }
 # AUs that the few frames of a twin show, for models that refuse to be trained on an AU that never occurs.
@@ -62,9 +63,12 @@ def smoke_words(name: str) -> list[str]:
     if data != "Mixture" and name.startswith("aunet"):
         aus = (CODED if "mixture" in name else SHOWN)[data]
         words += [f"--data.aus={aus}", f"--data.neighbours={60 if data == 'SynthFACS' else 1}"]
+    if name.startswith("transfer"):
+        words += ["--run.epochs=val"] if data == "MultiPIE" else ["--data.edition=abaw1", "--data.aus=[6, 12]"]
+        words += ["--data.val_subjects=1"]
     if model in ("PairwiseRanker", "UncertaintyRanker"):
         words += ["--model.backbone=resnet10t"]
-    small = ("AUNet", "FaceAligner", "PairwiseRanker", "UncertaintyRanker")
+    small = ("AUNet", "FaceAligner", "PairwiseRanker", "UncertaintyRanker", "ExpressionClassifier", "TransferAU")
     return [*words, *["--model.width=0.125"] * (model in small)]
 
 
@@ -151,8 +155,9 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     assert len(folders) == len(sweep_lines(name)) > 1
 
 
-def test_every_variant_is_in_a_sweep_and_is_what_it_is_called() -> None:
-    lines = [line for name in SWEEPS for line in sweep_lines(name) if "--data.fold=1" in line]
+def test_every_variant_of_aunet_is_what_it_is_called() -> None:
+    aunet = [line for name in SWEEPS if name.startswith("aunet") for line in sweep_lines(name)]
+    lines = [line for line in aunet if "--data.fold=1" in line]
     built = {}
     for line in lines:
         model, data = SuiteCLI(normalise([*line, "--model.width=0.125", "--model.pretrained=false"])).build()
@@ -169,7 +174,26 @@ def test_every_variant_is_in_a_sweep_and_is_what_it_is_called() -> None:
         "resnet18_imagenet.yaml": "resnet18 frozen",
         "resnet18_a.yaml": "resnet18 VAE TDN",
     }
-    assert {*VARIANTS} < {*names}
+
+
+def test_every_variant_is_in_a_sweep() -> None:
+    text = "".join((CONFIGS.parents[1] / "sweeps" / name).read_text() for name in SWEEPS)
+    assert [name for name in VARIANTS if f"variants/{name}" not in text] == []
+
+
+def test_initialisations_of_transfer_au_are_what_they_are_called() -> None:
+    found = {}
+    for line in (line for line in sweep_lines("transfer_initialisation.yaml") if "--seed_everything=0" in line):
+        config = SuiteCLI(normalise(line)).config
+        model = config.model.init_args
+        found[config.run.name] = (bool(model.backbone_checkpoint), model.pretrained, model.frozen, config.run.requires)
+    stage = ["transfer_multi_pie.yaml --fold 0"]
+    assert found == {
+        "transfer_affwild2": (True, False, False, stage),
+        "transfer_frozen": (True, False, True, stage),
+        "transfer_imagenet": (False, True, False, []),
+        "transfer_scratch": (False, False, False, []),
+    }
 
 
 def test_a_mixture_counts_by_what_its_stores_hold(tmp_path: Path) -> None:
