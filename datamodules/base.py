@@ -16,6 +16,7 @@ from datamodules.pairs import NO_PAIRS, DrawnPairs, PairSettings
 from datamodules.pseudo import NO_PREDICTIONS, PseudoIntensities, PseudoSettings
 from datamodules.sampling import BalancedSampler, EvalSampler, TrainSampler
 from datamodules.store import FrameStore
+from datamodules.transforms import Augmentation
 
 Kind = Literal["occurrence", "intensity", "expression"]
 LABELS: dict[Kind, str] = {"occurrence": "au", "intensity": "intensity", "expression": "expression"}
@@ -47,7 +48,7 @@ class AUDataModule(pl.LightningDataModule, ABC):
         balanced_expressions: Training takes equally many frames of each expression, see
             `datamodules.sampling.BalancedSampler`; frames of unknown expression are left out.
         neighbours: T > 0 gives clips of the frames -T, 0 and +T instead of images.
-        augment: Crop and augmentation: RE-Net's, AUNet's, which needs a store of the preset ``aunet``, or ``none``:
+        augment: Crop and augmentation of a paper, of which AUNet's needs a store of the preset ``aunet``; or ``none``:
             the whole crop as it is stored.
         pairs: Train on pairs of frames of one video, see `datamodules.pairs`; predictions are of frames all the same.
         pseudo: Features of predicted pseudo-intensities instead of images, see `datamodules.pseudo`.
@@ -98,7 +99,7 @@ class AUDataModule(pl.LightningDataModule, ABC):
         duplicate_aus: list[int] | None = None,
         balanced_expressions: bool = False,
         neighbours: int = 0,
-        augment: Literal["renet", "aunet", "none"] = "renet",
+        augment: Augmentation = "renet",
         pairs: PairSettings = NO_PAIRS,
         pseudo: PseudoSettings = NO_PREDICTIONS,
         seed: int = 0,

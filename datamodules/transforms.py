@@ -55,12 +55,17 @@ class Transform(Protocol):
         ...
 
 
-def create_transform(augment: Literal["renet", "aunet", "none"], image_size: int, train: bool) -> Transform:
+Augmentation = Literal["renet", "aunet", "megraph", "emotiram", "none"]
+
+
+def create_transform(augment: Augmentation, image_size: int, train: bool) -> Transform:
     """The crop of a paper; in training with its augmentation."""
     if augment == "none":
         return Whole(image_size)
-    transform: type[CropFlip] | type[SourceCrop] = {"renet": CropFlip, "aunet": SourceCrop}[augment]
-    return transform(image_size, train)
+    if augment == "aunet":
+        return SourceCrop(image_size, train)
+    margin = 1 if augment == "emotiram" else 256 / 224
+    return CropFlip(image_size, train, margin, jitter=0 if augment == "renet" else 0.4)
 
 
 def uniforms(draw: tuple[int, ...]) -> list[float]:
@@ -108,29 +113,41 @@ class Whole:
 
 
 class CropFlip:
-    """RE-Net's augmentation: random crop of 224 out of 256 (in proportion for other sizes), random horizontal flip.
+    """Random crop, random horizontal flip, random colours. Evaluation takes the centre crop of the same scale.
 
-    Source: RE-Net, section 4.3. Evaluation takes the centre crop of the same scale.
+    RE-Net (section 4.3): 224 out of 256 pixels, no colours. ME-GraphAU (its release): the same, with brightness,
+    contrast and saturation times U(0.6, 1.4). EmotiRAM: the whole picture with these colours, our reading of CAER-Net's
+    "flips, contrast, and color changes".
 
     Args:
         image_size: Side of the returned pictures in pixels.
-        train: Random crop and flip; else the centre crop.
+        train: Augment.
+        margin: Side of the picture from which they are cut, as a multiple of theirs.
+        jitter: Largest relative change of brightness, contrast and saturation; 0 = none.
     """
 
-    def __init__(self, image_size: int, train: bool) -> None:
-        self.image_size, self.train = image_size, train
-        self.resized = round(image_size * 256 / 224)
+    def __init__(self, image_size: int, train: bool, margin: float = 256 / 224, jitter: float = 0.0) -> None:
+        self.image_size, self.train, self.jitter = image_size, train, jitter
+        self.resized = round(image_size * margin)
+        self._colours: dict[int, A.Compose] = {}
 
     def __call__(self, frames: Sequence[Frame], draw: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
         """Cut all frames at one place; see `Transform`."""
         free = self.resized - self.image_size
-        across, down, mirror, *_ = uniforms(draw)
+        across, down, mirror, seed, *_ = uniforms(draw)
         x, y = (int(across * (free + 1)), int(down * (free + 1))) if self.train else (free // 2, free // 2)
         window = slice(y, y + self.image_size), slice(x, x + self.image_size)
         resized = [resize(frame.image, frame.landmarks, self.resized) for frame in frames]
         pictures = [image[window] for image, _ in resized]
         landmarks = resized[len(frames) // 2][1] - np.array([x, y], np.float32)
+        if self.train and self.jitter:
+            pictures = recoloured(self._colours, self._colour_jitter, pictures, int(seed * 2**53))
         return flip(pictures, landmarks) if self.train and mirror < 0.5 else (pictures, landmarks)
+
+    def _colour_jitter(self, pictures: int) -> A.Compose:
+        change = (1 - self.jitter, 1 + self.jitter)
+        colours = {"brightness": change, "contrast": change, "saturation": change, "hue": (0, 0)}
+        return compose(lambda: [A.ColorJitter(**colours, p=1.0)], pictures)
 
 
 #: AUNet's crop: 256 px that show a square of 200 px of a face whose box has sides that sum to 260 px.
@@ -180,6 +197,28 @@ def compose(build: Callable[[], Sequence[A.BasicTransform]], pictures: int) -> A
             return A.Compose(list(build()), additional_targets={f"image{i}": "image" for i in range(1, pictures)})
         except UserWarning as warning:
             raise TypeError(str(warning)) from None
+
+
+def recoloured(
+    pipelines: dict[int, A.Compose], build: Callable[[int], A.Compose], pictures: list[np.ndarray], seed: int
+) -> list[np.ndarray]:
+    """Change the pixels of all pictures alike, by the draws of ``seed``.
+
+    Args:
+        pipelines: Number of pictures -> pipeline, filled by ``build`` where it lacks one.
+        build: Makes the pipeline for a number of pictures.
+        pictures: (S, S, 3) uint8 each.
+        seed: See above.
+    """
+    if len(pictures) not in pipelines:
+        pipelines[len(pictures)] = build(len(pictures))
+    pipeline = pipelines[len(pictures)]
+    # albumentations draws from states of its own, which every worker and epoch would repeat. set_random_seed would
+    # give each transform the same state: those of p = 0.5 would then act together or not at all.
+    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    names = ["image", *(f"image{i}" for i in range(1, len(pictures)))]
+    changed = pipeline(**dict(zip(names, pictures, strict=True)))
+    return [changed[name] for name in names]
 
 
 def aunet_photometric(pictures: int) -> A.Compose:
@@ -238,7 +277,7 @@ class SourceCrop:
         picture = self._warp(middle, matrix)
         pictures = [picture if frame is middle else self._laid_on(frame, target, picture) for frame in frames]
         if self.train:
-            pictures = self._recoloured(pictures, int(seed * 2**53))
+            pictures = recoloured(self._photometric, aunet_photometric, pictures, int(seed * 2**53))
         return flip(pictures, landmarks) if self.train and mirror < 0.5 else (pictures, landmarks)
 
     def _laid_on(self, frame: Frame, target: np.ndarray, middle: np.ndarray) -> np.ndarray:
@@ -250,17 +289,6 @@ class SourceCrop:
         # Four channels: OpenCV 5 warps them twice as fast as three, to the same values.
         image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2RGBA)
         return cv2.cvtColor(warp_image(image, _from_stored(matrix, frame), self.image_size), cv2.COLOR_RGBA2RGB)
-
-    def _recoloured(self, pictures: list[np.ndarray], seed: int) -> list[np.ndarray]:
-        if len(pictures) not in self._photometric:
-            self._photometric[len(pictures)] = aunet_photometric(len(pictures))
-        pipeline = self._photometric[len(pictures)]
-        # albumentations draws from states of its own, which every worker and epoch would repeat. set_random_seed would
-        # give each transform the same state: those of p = 0.5 would then act together or not at all.
-        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        names = ["image", *(f"image{i}" for i in range(1, len(pictures)))]
-        changed = pipeline(**dict(zip(names, pictures, strict=True)))
-        return [changed[name] for name in names]
 
 
 def _from_stored(matrix: np.ndarray, frame: Frame) -> np.ndarray:

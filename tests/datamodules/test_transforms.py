@@ -135,6 +135,34 @@ def test_a_clip_is_cut_and_flipped_as_one(train: bool, points: np.ndarray) -> No
         np.testing.assert_array_equal(landmarks, same)
 
 
+def test_colours_change_brightness_contrast_and_saturation_by_two_fifths_in_training_alone(points: np.ndarray) -> None:
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    means = [
+        create_transform("emotiram", 64, True)([frame(grey, points)], (0, 0, row))[0][0].mean() for row in range(99)
+    ]
+    assert 55 <= min(means) < 75
+    assert 125 < max(means) <= 145
+    clip = [frame(grey + 20 * i, points) for i in range(3)]
+    pictures, _ = create_transform("megraph", 64, True)(clip, (0, 0, 1))
+    assert len({np.round(picture.mean() / (100 + 20 * i), 1) for i, picture in enumerate(pictures)}) == 1
+    for augment in ("megraph", "emotiram"):
+        np.testing.assert_array_equal(
+            create_transform(augment, 64, False)([frame(grey, points)], (0, 0, 0))[0][0], grey
+        )
+
+
+def test_emotiram_shows_the_whole_crop_and_megraph_a_part_of_it(points: np.ndarray) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    (whole,), landmarks = create_transform("emotiram", 64, False)([frame(image, points)], (0, 0, 0))
+    np.testing.assert_array_equal(whole, image)
+    np.testing.assert_array_equal(landmarks, points)
+    image = np.random.default_rng(0).integers(0, 255, (73, 73, 3), dtype=np.uint8)
+    (part,), _ = create_transform("megraph", 64, False)([frame(image, points)], (0, 0, 0))
+    np.testing.assert_array_equal(part, image[4:68, 4:68])
+    _, moved = create_transform("emotiram", 64, True)([frame(image[:64, :64], points)], (0, 0, 5))
+    np.testing.assert_array_equal(np.sort(moved[:, 1]), np.sort(points[:, 1]))  # flipped or not, never shifted
+
+
 def test_resizing_keeps_pixel_centres() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
     image[8:12, 20:24] = 255  # its centre is (21.5, 9.5)

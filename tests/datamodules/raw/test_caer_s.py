@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from datamodules.caer_s import CAERS
 from datamodules.errors import DataError
+from datamodules.prepare import prepare
 from datamodules.raw.caer_s import CAERSRaw
 
 FOLDERS = ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
@@ -215,3 +217,26 @@ def test_lines_of_the_public_list_are_read(folder: Path, tmp_path: Path) -> None
     boxes = boxes_of(folder, write_list(tmp_path / "train.txt", *lines, swapped))
     assert boxes["train/Anger/0005"] == [315, 70, 389, 161]
     assert len(boxes) == 3
+
+
+def test_a_picture_without_a_box_is_on_no_side_and_one_with_a_box_beyond_it_is(folder: Path, tmp_path: Path) -> None:
+    lines = []
+    for part, numbers in NUMBERS.items():
+        for label, name in enumerate(FOLDERS):
+            spelling = "Angry" if (part, name) == ("train", "Anger") else name
+            lines += [f"{part}/{spelling}/{number:04d}.png,{label},1,1,9,8" for number in numbers]
+    lines.remove("train/Sad/0002.png,5,1,1,9,8")
+    lines[0] = lines[0].replace("1,1,9,8", "-4,-3,9,30")
+    raw = CAERSRaw(folder, write_list(tmp_path / "lists" / "all.txt", *lines))
+    prepare(raw, tmp_path / "store", size=16, progress=False)
+    data = CAERS(str(tmp_path / "store"))
+    data.setup()
+    assert data.unreadable == 1
+    names = data.opened.subjects[data.opened.subject_code]
+    sides = {names[row] for rows in (data.rows_train, data.rows_val, data.rows_test) for row in rows}
+    assert set(names) - sides == {"train/Sad/0002"}
+    beyond = data.samples(train=False)[int(np.flatnonzero(names == "train/Anger/0001")[0])]["image"]
+    # Its box is 13 pixels wide, of which 9 are in the picture, behind the 4 before it.
+    known = beyond[:, :, round(16 * 5 / 13) :].float()
+    assert known.shape[2] > 0
+    assert (known[:, 3:5] - grey("train", "Anger", 1)).abs().max() <= 3
