@@ -33,7 +33,11 @@ PICTURES = ("image", "clip")
 
 
 def ledger_columns(
-    batch: Mapping[str, Any], predictions: Mapping[str, torch.Tensor], aus: list[int], expressions: Sequence[str] = ()
+    batch: Mapping[str, Any],
+    predictions: Mapping[str, torch.Tensor],
+    aus: list[int],
+    expressions: Sequence[str] = (),
+    predicted_aus: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Columns of the ledger for one batch.
 
@@ -41,8 +45,9 @@ def ledger_columns(
         batch: The batch contract: keys, ``index`` and labels.
         predictions: By prediction key: (B, A), (B,) of ``PER_FRAME``, ``expression_prob`` (B, K), or ``landmarks_hat``
             (B, L, 2).
-        aus: Action units in the order of labels and predictions.
+        aus: Action units in the order of labels.
         expressions: Names of the K expression classes.
+        predicted_aus: Action units in the order of predictions, where these are not ``aus``.
 
     Returns:
         Column name to B values: ``index``, the key, then per AU label and prediction, and what else is predicted;
@@ -67,11 +72,16 @@ def ledger_columns(
             columns |= {f"expression_{name}_prob": predicted[:, k] for k, name in enumerate(expressions)}
             continue
         suffix, labels = COLUMNS[key]
-        for i, au in enumerate(aus):
-            for label, name in labels:
-                columns[f"AU{au:02d}_{name}"] = batch[label][:, i].cpu().numpy().astype(np.int8)
+        for i, au in enumerate(aus if predicted_aus is None else predicted_aus):
+            for label, name in labels if au in aus else ():
+                columns[f"AU{au:02d}_{name}"] = batch[label][:, aus.index(au)].cpu().numpy().astype(np.int8)
             columns[f"AU{au:02d}_{suffix}"] = predicted[:, i]
     return columns
+
+
+def columns_of(pl_module: Any, batch: Mapping[str, Any], predictions: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """``ledger_columns`` of what a module predicts."""
+    return ledger_columns(batch, predictions, pl_module.aus, pl_module.expressions, pl_module.predicted_aus)
 
 
 def gather(parts: list[dict[str, Any]]) -> pd.DataFrame:
@@ -123,19 +133,19 @@ class Ledger(pl.Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch."""
-        self._parts.append(ledger_columns(batch, outputs, pl_module.aus, pl_module.expressions))
+        self._parts.append(columns_of(pl_module, batch, outputs))
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch, and its mirror image where asked."""
-        self._parts.append(ledger_columns(batch, outputs, pl_module.aus, pl_module.expressions))
+        self._parts.append(columns_of(pl_module, batch, outputs))
         if self.flip:
             mirrored = pl_module.predictions(batch | {key: batch[key].flip(-1) for key in PICTURES if key in batch})
             mean = {key: (outputs[key] + mirrored[key]) / 2 for key in FLIP_AVERAGED if key in outputs}
-            self._flipped.append(ledger_columns(batch, mean, pl_module.aus, pl_module.expressions))
+            self._flipped.append(columns_of(pl_module, batch, mean))
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Collect a batch."""
-        self._parts.append(ledger_columns(batch, outputs, pl_module.aus, pl_module.expressions))
+        self._parts.append(columns_of(pl_module, batch, outputs))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Score the validation part, before checkpointing and early stopping look."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_modules.aunet import AUNet, FaceAligner, LabelVAE
     from lightning_modules.baseline import BaselineAU
+    from lightning_modules.emotiram_fau import EmotiRAMFace, EmotiRAMFAU, HeatmapFAU, MEGraphAU
     from lightning_modules.pairwise_ranker import IntensityMapper, PairwiseRanker, UncertaintyRanker
     from lightning_modules.renet import RENet
     from lightning_modules.transfer_au import ExpressionClassifier, TransferAU
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AUNet": "aunet",
     "BaselineAU": "baseline",
+    "EmotiRAMFAU": "emotiram_fau",
+    "EmotiRAMFace": "emotiram_fau",
     "ExpressionClassifier": "transfer_au",
     "FaceAligner": "aunet",
+    "HeatmapFAU": "emotiram_fau",
     "IntensityMapper": "pairwise_ranker",
     "LabelVAE": "aunet",
+    "MEGraphAU": "emotiram_fau",
     "PairwiseRanker": "pairwise_ranker",
     "RENet": "renet",
     "TransferAU": "transfer_au",
@@ -26,10 +31,14 @@ _HOMES = {
 __all__ = [
     "AUNet",
     "BaselineAU",
+    "EmotiRAMFAU",
+    "EmotiRAMFace",
     "ExpressionClassifier",
     "FaceAligner",
+    "HeatmapFAU",
     "IntensityMapper",
     "LabelVAE",
+    "MEGraphAU",
     "PairwiseRanker",
     "RENet",
     "TransferAU",

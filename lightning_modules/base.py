@@ -26,6 +26,7 @@ class AUModule(pl.LightningModule, ABC):
         seed: Seeds every draw of the training steps, together with the global step.
 
     Attributes:
+        predicted_aus: AUs that are predicted, ``aus`` unless the network knows others than those that the data label.
         expressions: Names of the expression classes, in the order of the labels; none where expressions are not
             predicted.
         samples: What it is trained on: ``frames``, ``pairs`` or ``features`` (of pseudo-intensities).
@@ -41,6 +42,7 @@ class AUModule(pl.LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters()
         self.aus = list(aus)
+        self.predicted_aus = self.aus
         self.seed = seed
 
     @abstractmethod
@@ -51,7 +53,8 @@ class AUModule(pl.LightningModule, ABC):
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the ledger stores.
 
-        ``au_prob`` (B, A), or ``level`` and ``expected`` (B, A) for intensity; ``expression_prob`` (B, K).
+        ``au_prob`` (B, A), or ``level`` and ``expected`` (B, A) for intensity, of ``predicted_aus``;
+        ``expression_prob`` (B, K).
         """
 
     def check(self, data: dict[str, Any] | None) -> None:

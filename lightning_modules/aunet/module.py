@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from lightning_modules.common.backbones import unit_range
 from lightning_modules.common.classifier import AUClassifier
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import au_predictions
+from lightning_modules.common.landmarks import check_landmarks
 from lightning_modules.common.losses import frequency_weights, occurrence_rates
 from lightning_modules.common.weights import (
     check_class,
@@ -34,8 +34,6 @@ from lightning_modules.common.weights import (
     provenance,
     read_checkpoint,
 )
-
-LOOKED_AT = 32  # training frames that FaceAligner asks for landmarks before it begins
 
 
 def centre_frame(batch: Mapping[str, Any]) -> Tensor:
@@ -99,13 +97,7 @@ class FaceAligner(AUModule):
         data = getattr(self.trainer, "datamodule", None)
         if stage != "fit" or data is None:
             return
-        rows, samples = data.rows_train, data.samples(train=False)
-        chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(int)]
-        if not any(samples[int(row)]["landmarks"].isfinite().any() for row in chosen):
-            raise ModelError(
-                f"FaceAligner learns landmarks, and none of {len(chosen)} training frames of {data.dataset} has any",
-                "prepare the dataset with --faces detect, or train on another one and give model.fan_checkpoint",
-            )
+        check_landmarks(data, "FaceAligner")
 
     def pictures(self, batch: dict[str, Any]) -> Tensor:
         """What FAN takes of a batch: (B, 3, H, W) in [0, 1]."""

@@ -119,13 +119,16 @@ class Classifier(AUModule):
             raise self.fault
         super().check(data)
         if self.backbone_checkpoint and data:
-            path = self.backbone_checkpoint
-            source = read_checkpoint(path)
-            check_leakage(source, data, path)
-            self.crop_mismatch = crops_differ(source, data, path, self.allow_crop_mismatch)
+            self.check_source(self.backbone_checkpoint, data)
         self._initial_weights()
         if self.weights_file:
             self.source_hash = file_sha(self.weights_file)
+
+    def check_source(self, path: str, data: dict[str, Any]) -> None:
+        """Raise ModelError where ``backbone_checkpoint`` has seen whom this run scores, or other crops unasked."""
+        source = read_checkpoint(path)
+        check_leakage(source, data, path)
+        self.crop_mismatch = crops_differ(source, data, path, self.allow_crop_mismatch)
 
     def setup(self, stage: str) -> None:
         """Load the initial weights when a fit begins; a resumed fit takes its own checkpoint instead."""

@@ -151,7 +151,7 @@ def map_weights(
         source: State dict of the source.
         aus: Our AU numbers.
         source_aus: The source's AU numbers.
-        au_keys: Names of the tensors whose first dimension is the AU.
+        au_keys: Names of the tensors whose first dimension is the AU, or some rows an AU.
         run_keys: Names that stay as they are in ``own``.
 
     Raises:
@@ -164,7 +164,8 @@ def map_weights(
     for name, tensor in own.items():
         value = tensor if name in run_keys else source[name]
         if name in au_keys:
-            value = torch.stack([value[source_aus.index(au)] if au in source_aus else value.mean(0) for au in aus])
+            rows = value.unflatten(0, (len(source_aus), -1))
+            value = torch.cat([rows[source_aus.index(au)] if au in source_aus else rows.mean(0) for au in aus])
         if value.shape != tensor.shape:
             shapes = f"{tuple(value.shape)} there, {tuple(tensor.shape)} here"
             raise ModelError(f"model.backbone_checkpoint: {name} is {shapes}", remedy)

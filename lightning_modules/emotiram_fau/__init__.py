@@ -1,1 +1,5 @@
-"""EmotiRAM-FAU: emotions from networks that know action units, and the two networks that do."""
+"""EmotiRAM-FAU: emotions from networks that know action units, the two networks that do, and EmotiRAM-f."""
+
+from lightning_modules.emotiram_fau.module import EmotiRAMFace, EmotiRAMFAU, HeatmapFAU, MEGraphAU
+
+__all__ = ["EmotiRAMFAU", "EmotiRAMFace", "HeatmapFAU", "MEGraphAU"]

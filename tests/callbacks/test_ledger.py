@@ -45,7 +45,7 @@ class Data(pl.LightningDataModule):
 class Known(pl.LightningModule):
     """Predicts PROB of the frame that the image names; its mirror image is another probability."""
 
-    aus = AUS
+    aus = predicted_aus = AUS
     expressions = NAMES
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -134,6 +134,19 @@ def test_intensity_columns_stand_beside_their_labels() -> None:
         "AU17_level": [0, 4],
         "AU17_expected": [0.25, 3.5],
     }
+
+
+def test_aus_that_the_data_do_not_label_stand_without_labels() -> None:
+    batch = {"index": torch.tensor([0]), "dataset": ["d"], "subject": ["a"], "sequence": ["s"]}
+    batch |= {"frame": torch.tensor([0]), "au": torch.tensor([[1, 0]])}
+    predictions = {"au_prob": torch.tensor([[0.5, 0.25]])}
+    table = gather([ledger_columns(batch, predictions, [6, 1], predicted_aus=[1, 12])])
+    assert table.drop(columns=["dataset", "subject", "sequence", "frame"]).to_dict("list") == {
+        "AU01_true": [0],
+        "AU01_prob": [0.5],
+        "AU12_prob": [0.25],
+    }
+    assert metrics.occurrence_aus(table.columns) == [1]
 
 
 def test_a_clip_is_mirrored_as_an_image_is() -> None:

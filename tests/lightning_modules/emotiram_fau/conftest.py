@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 
@@ -49,3 +51,22 @@ def benchmark(monkeypatch) -> Callable[[str], ModuleType]:
     """A script of benchmarks/, which holds the formulation that ours is measured against."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
     return lambda name: __import__(name)
+
+
+@pytest.fixture
+def faces(data) -> Any:
+    """Tiny data with landmarks, which lie somewhere in the image."""
+
+    class FaceData(type(data)):
+        dataset, image_size = "disfa", 32
+
+        def __init__(self) -> None:
+            super().__init__()
+            places = np.random.default_rng(2).uniform(4, 28, (len(self.image), 68, 2))
+            self.landmarks, self.rows_train = places.astype(np.float32), np.arange(len(self.image))
+
+        def samples(self, train: bool = True) -> list[dict[str, Any]]:
+            points = torch.from_numpy(self.landmarks)
+            return [sample | {"landmarks": points[i]} for i, sample in enumerate(super().samples())]
+
+    return FaceData()
