@@ -26,10 +26,14 @@ from experiments.terminal import innermost
 from lightning_modules import (
     AUNet,
     BaselineAU,
+    EmotiRAMFace,
+    EmotiRAMFAU,
     ExpressionClassifier,
     FaceAligner,
+    HeatmapFAU,
     IntensityMapper,
     LabelVAE,
+    MEGraphAU,
     PairwiseRanker,
     RENet,
     TransferAU,
@@ -42,8 +46,8 @@ CONFIGS = Path(__file__).parent / "configs"
 # Configurations name these by their short names, which the parser knows once they are imported.
 CLASSES = (
     *(AffWild2, BP4D, BP4DPlus, CAERS, DISFA, DISFAPlus, MultiPIE, Mixture, SynthFACS),
-    *(AUNet, BaselineAU, ExpressionClassifier, FaceAligner, IntensityMapper, LabelVAE, PairwiseRanker, RENet),
-    *(TransferAU, UncertaintyRanker),
+    *(AUNet, BaselineAU, EmotiRAMFace, EmotiRAMFAU, ExpressionClassifier, FaceAligner, HeatmapFAU, IntensityMapper),
+    *(LabelVAE, MEGraphAU, PairwiseRanker, RENet, TransferAU, UncertaintyRanker),
 )
 
 DESCRIPTION = """\
