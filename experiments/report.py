@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from datamodules.errors import DataError
 from experiments.analysis.sections import analysis_sections
 from experiments.evaluation import Evaluation, evaluate, one_half
 from experiments.ledgers import Experiment, load_experiment
+from experiments.pages import write_pages
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.published import differences, load_published
 from experiments.sections import (
@@ -33,7 +33,7 @@ from experiments.sections import (
     runs_section,
 )
 from experiments.summary import further_tables, main_tables, print_table, summarize, summary_of
-from experiments.tables import to_latex, to_markdown
+from experiments.tables import to_latex
 from experiments.terminal import exit_with
 
 DEFAULT_PROTOCOLS = ("strict", "paper", "pooled")
@@ -158,23 +158,12 @@ def _read(experiment: Experiment, protocol: Protocol, plain: Evaluation, resampl
 
 
 def _write(out: Path, sections: Sequence[Section], numbers: pd.DataFrame) -> None:
-    (out / "figures").mkdir(parents=True, exist_ok=True)
     title = "Report: " + ", ".join(numbers["run"].unique())
     intro = ["Made from the prediction ledgers alone. Undefined values are shown as – and stay out of means."]
-    markdown = [f"# {title}", *intro]
-    latex = ["% needs \\usepackage{booktabs}"]
-    for section in sections:
-        markdown += [f"## {section.title}", *section.text, *map(to_markdown, section.tables)]
-        latex += map(to_latex, section.tables)
-        for picture in section.pictures:
-            (out / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-            markdown.append(f"![{picture.caption}](figures/{picture.name}.png)\n\n{picture.caption}")
-    (out / "report.md").write_text("\n\n".join(markdown) + "\n")
+    write_pages(out, "report", title, intro, sections)
+    latex = ["% needs \\usepackage{booktabs}", *(to_latex(table) for section in sections for table in section.tables)]
     (out / "report.tex").write_text("\n\n".join(latex) + "\n")
     numbers.to_csv(out / "report.csv", index=False)
-    template = Path(__file__).with_name("report.html.j2").read_text()
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
-    (out / "report.html").write_text(page.render(title=title, intro=intro, sections=sections))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

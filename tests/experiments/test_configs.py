@@ -7,13 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 
 import experiments.run
+from datamodules.errors import DataError
 from datamodules.mixture import DATASETS
+from experiments import explain
 from experiments.cli import CONFIGS, SuiteCLI, config_hash, normalise
 from experiments.run import main
 from lightning_modules.common.errors import ModelError
@@ -25,6 +28,7 @@ SWEEPS = sorted(path.name for path in (CONFIGS.parents[1] / "sweeps").glob("*.ya
 TWINS = {
     "AffWild2": "synth:affwild2?release=abaw1&frames=24&size=64&preset=aunet",
     "BP4D": "synth:bp4d?subjects=12&tasks=1&frames=4&size=64&preset=aunet",
+    "CAERS": "synth:caer_s?subjects=4&size=64&preset=aunet",
     "BP4DPlus": "synth:bp4d_plus?subjects=8&tasks=1&frames=4&size=64",
     "DISFA": "synth:disfa?subjects=27&frames=6&size=128&preset=aunet",
     "MultiPIE": "synth:multi_pie?subjects=10&size=64&cameras=05_1&shots=7&preset=aunet",
@@ -68,7 +72,14 @@ def smoke_words(name: str) -> list[str]:
         words += ["--data.val_subjects=1"]
     if model in ("PairwiseRanker", "UncertaintyRanker"):
         words += ["--model.backbone=resnet10t"]
-    small = ("AUNet", "FaceAligner", "PairwiseRanker", "UncertaintyRanker", "ExpressionClassifier", "TransferAU")
+    if model == "MEGraphAU":
+        words += [f"--data.aus={SHOWN[data]}"]
+    if name.startswith("emotiram_megraph"):
+        stage = "BP4D" if "bp4d" in name else "DISFA" if "disfa" in name else "SynthFACS"
+        words += [f"--model.body_aus={SHOWN[stage]}"]
+    rankers, emotions = ("PairwiseRanker", "UncertaintyRanker"), ("EmotiRAMFAU", "EmotiRAMFace")
+    expressions = ("ExpressionClassifier", "TransferAU")
+    small = ("AUNet", "FaceAligner", "HeatmapFAU", "MEGraphAU", *rankers, *emotions, *expressions)
     return [*words, *["--model.width=0.125"] * (model in small)]
 
 
@@ -137,6 +148,40 @@ def test_aunet_is_scored_on_a_dataset_that_it_has_not_seen(smoke_root: Path) -> 
     assert ledger["landmark_confidence"].between(0, 1).all()
 
 
+@pytest.mark.usefixtures("requirements_in_process")
+def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From run folders alone: what its AUs were before and after it learnt emotions."""
+    root = f"--trainer.default_root_dir={smoke_root}"
+    assert main([*smoke_words("emotiram_fau_synthetic.yaml"), root]) == 0
+    run = smoke_root / "emotiram_fau_synthetic"
+    assert explain.main([str(run), "--bootstrap", "20"]) == 0
+    kept = sorted(path.name for path in (run / "fold1-seed0").glob("predictions_*s_*.parquet"))
+    assert kept == [f"predictions_{name}.parquet" for name in ("aus_after", "aus_before", "emotions_before")]
+    before, after = (
+        pd.read_parquet(run / "fold1-seed0" / f"predictions_aus_{when}.parquet") for when in ("before", "after")
+    )
+    stage = pd.read_parquet(smoke_root / "heatmap_fau_synthetic" / "fold1-seed0" / "predictions.parquet")
+    shared = before.merge(stage, on=["subject", "sequence", "frame"], suffixes=("", "_of_the_stage"))
+    assert len(shared) == len(stage) > 0
+    np.testing.assert_allclose(shared["AU12_expected"], shared["AU12_expected_of_the_stage"], rtol=1e-4)
+    assert not np.allclose(before["AU12_expected"], after["AU12_expected"], rtol=1e-2, atol=0)
+    printed = capsys.readouterr().out
+    assert "paper: EmotiRAM-FAU-ME-Graph" in printed
+    assert {path.name.partition("_")[0] for path in (run / "explanation" / "figures").iterdir()} == {
+        "profile",
+        "panels",
+        "heatmaps",
+    }
+    assert (run / "explanation" / "explanation.html").exists()
+    assert main([*smoke_words("emotiram_f_synthetic.yaml"), root]) == 0
+    with pytest.raises(DataError, match="rest on no AUs"):
+        explain.main([str(smoke_root / "emotiram_f_synthetic")])
+    scratch = ["--config", "variants/emotiram_scratch.yaml", root]
+    assert main([*smoke_words("emotiram_fau_synthetic.yaml"), *scratch]) == 0
+    with pytest.raises(DataError, match="started from no AU stage"):
+        explain.main([str(smoke_root / "emotiram_scratch")])
+
+
 def sweep_lines(name: str) -> list[list[str]]:
     """A command line for each combination of a sweep, as a W&B agent makes it."""
     sweep = yaml.safe_load((CONFIGS.parents[1] / "sweeps" / name).read_text())
@@ -155,9 +200,14 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     assert len(folders) == len(sweep_lines(name)) > 1
 
 
-def test_every_variant_of_aunet_is_what_it_is_called() -> None:
-    aunet = [line for name in SWEEPS if name.startswith("aunet") for line in sweep_lines(name)]
-    lines = [line for line in aunet if "--data.fold=1" in line]
+def test_every_variant_is_in_a_sweep() -> None:
+    words = {word.removeprefix("--config=") for name in SWEEPS for line in sweep_lines(name) for word in line}
+    assert {f"variants/{name}" for name in VARIANTS} <= words
+
+
+def test_the_variants_of_aunet_are_what_they_are_called() -> None:
+    lines = [line for name in SWEEPS if name.startswith("aunet") for line in sweep_lines(name)]
+    lines = [line for line in lines if "--data.fold=1" in line]
     built = {}
     for line in lines:
         model, data = SuiteCLI(normalise([*line, "--model.width=0.125", "--model.pretrained=false"])).build()
@@ -176,11 +226,6 @@ def test_every_variant_of_aunet_is_what_it_is_called() -> None:
     }
 
 
-def test_every_variant_is_in_a_sweep() -> None:
-    text = "".join((CONFIGS.parents[1] / "sweeps" / name).read_text() for name in SWEEPS)
-    assert [name for name in VARIANTS if f"variants/{name}" not in text] == []
-
-
 def test_initialisations_of_transfer_au_are_what_they_are_called() -> None:
     found = {}
     for line in (line for line in sweep_lines("transfer_initialisation.yaml") if "--seed_everything=0" in line):
@@ -193,6 +238,32 @@ def test_initialisations_of_transfer_au_are_what_they_are_called() -> None:
         "transfer_frozen": (True, False, True, stage),
         "transfer_imagenet": (False, True, False, []),
         "transfer_scratch": (False, False, False, []),
+    }
+
+
+def test_the_variants_of_emotiram_are_what_they_are_called() -> None:
+    small = ["--model.width=0.125", "--model.hidden=[8]"]
+    built = {}
+    for line in sweep_lines("emotiram_initialisation.yaml"):
+        cli = SuiteCLI(normalise([*line, *small]))
+        given = cli.config.model.init_args
+        initialisation = given.backbone_checkpoint and given.backbone_checkpoint.split("/")[-4]
+        built[line[-1].removeprefix("--config=").removeprefix("variants/")] = (
+            initialisation or ("imagenet" if given.pretrained else "none"),
+            given.frozen,
+            given.scc,
+            given.au_loss_weight > 0,
+            cli.config.run.requires != [],
+        )
+    assert built == {
+        "emotiram_fau_caer_s.yaml": ("heatmap_fau_bp4d", False, "none", False, True),
+        "emotiram_frozen.yaml": ("heatmap_fau_bp4d", True, "none", False, True),
+        "emotiram_imagenet.yaml": ("imagenet", False, "none", False, False),
+        "emotiram_imagenet_frozen.yaml": ("imagenet", True, "none", False, False),
+        "emotiram_scratch.yaml": ("none", False, "none", False, False),
+        "emotiram_scratch_frozen.yaml": ("none", True, "none", False, False),
+        "emotiram_scc.yaml": ("heatmap_fau_bp4d_scc", False, "channel", False, True),
+        "emotiram_au_loss.yaml": ("heatmap_fau_bp4d", False, "none", True, True),
     }
 
 
