@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Generic, TypeVar
 
-import torch
-
 from experiments.environment import tied
 
 RUN = Path(__file__).with_name("run.py")
@@ -99,6 +97,8 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]
+    import torch  # seconds, which what only starts runs need not wait
+
     return [str(i) for i in range(torch.cuda.device_count())]
 
 

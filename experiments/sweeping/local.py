@@ -72,7 +72,8 @@ def run(trials: Sequence[Trial], where: Sequence[Place], logs: Path, board: Boar
             waiting.append(trial)
     by_path = {trial.path: trial for trial in trials}
     looked = time.monotonic()
-    with Pool[Path](where) as pool, board:
+    pool: Pool[Path] = Pool(where)
+    with pool, board:
         while waiting or elsewhere or pool.running:
             while waiting and pool.free:
                 trial = waiting.pop(0)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -130,7 +131,8 @@ class Sweep:
             ConfigError: A key or value that run.py does not take, two trials in one folder, or a folder that holds
                 something else.
         """
-        bar = tqdm(self.lines(), desc="checking trials", unit="trial", leave=False)
+        pace = 0.1 if sys.stderr.isatty() else 10  # seconds; a log keeps every line that a terminal overwrites
+        bar = tqdm(self.lines(), desc="checking trials", unit="trial", leave=False, mininterval=pace)
         trials = [Trial.parse(line) for line in bar]
         seen: dict[Path, Trial] = {}
         for trial in trials:

@@ -8,55 +8,22 @@ only be a command that goes on from its last checkpoint, which run.py is.
 
 import json
 import shutil
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.helpers import DelayedSubmission
 
 from experiments.cli import ConfigError
-from experiments.processes import Pool, stop
 from experiments.run_folder import write_text
+from experiments.sweeping.job import Job
 from experiments.sweeping.plan import Sweep, Trial
 
 TIME = 240  # minutes of a job; a trial that takes longer goes on in the next one
 REQUEUES = 1000  # at time limits
 NOTICE = 180  # seconds before the time limit at which a job stops
 NUMBERS = ("time", "nodes", "array_parallelism")
-
-
-class Job:
-    """What a job of the array does: one trial. submitit pickles it and calls it; ``checkpoint`` is its convention too.
-
-    Args:
-        words: Command line of run.py.
-        log: File of what it says.
-    """
-
-    def __init__(self, words: Sequence[str], log: Path) -> None:
-        self.words, self.log = list(words), log
-
-    def __call__(self) -> None:
-        """Run it; raises RuntimeError where it fails, which makes the job a failed one."""
-        with self.log.open("a") as log, Pool[str]([{}]) as pool:
-            self._pool = pool
-            signal.signal(signal.SIGTERM, self._preempted)
-            pool.start("trial", self.words, log)
-            while not (codes := pool.ended(1)):
-                pass
-        if codes["trial"]:
-            raise RuntimeError(f"exit code {codes['trial']}, see {self.log}")
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Before the time limit: stop after the batch. What is returned goes back into the queue, and goes on."""
-        stop([process for process, _ in self._pool.running.values()])
-        return DelayedSubmission(Job(self.words, self.log))
-
-    def _preempted(self, *_: object) -> None:
-        raise SystemExit(143)  # the pool stops what runs
 
 
 class Executor(submitit.SlurmExecutor):
@@ -116,7 +83,7 @@ def submit(made: Executor, trials: Sequence[Trial], logs: Sequence[Path]) -> lis
         raise ConfigError("--backend slurm: there is no sbatch here", "log in to the cluster, or use --backend local")
     try:
         with made.batch():
-            jobs = [made.submit(Job(trial.words, log)) for trial, log in zip(trials, logs, strict=True)]
+            jobs = [made.submit(Job(trial.words, log.absolute())) for trial, log in zip(trials, logs, strict=True)]
     except submitit.core.utils.FailedJobError as error:
         said = str(error).strip().splitlines()[-1]
         raise ConfigError(f"sbatch refuses: {said}", "see --dry-run, and mend --slurm KEY=VALUE") from error

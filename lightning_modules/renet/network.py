@@ -222,15 +222,17 @@ class RENetwork(AUNetwork):
     def features(self, image: Tensor, aus: list[int] | None = None) -> Tensor:
         """Image (B, 3, H, W) uint8 -> (B, len(aus), F); None = ``outputs``, ``folded`` in evaluation without gradient.
 
-        With a gradient only one AU's graph is in memory at a time: the backward pass computes each again.
+        With a gradient only one AU's graph is in memory at a time: the backward pass computes each again. A compiled
+        network does neither, since torch.compile could not follow; it fuses normalisations itself.
         """
         x = self.stem(self.normalize(image))
-        if aus is None and not self.training and not torch.is_grad_enabled():
+        compiling = torch.compiler.is_compiling()
+        if aus is None and not (self.training or torch.is_grad_enabled() or compiling):
             folded = self.folded()
             return torch.stack([folded[au](x) for au in self.outputs], 1)
         mixing = self.relation()
         aus = self.outputs if aus is None else aus
-        if len(aus) == 1 or not torch.is_grad_enabled():
+        if len(aus) == 1 or not torch.is_grad_enabled() or compiling:
             return torch.stack([self._features(x, au, mixing[au]) for au in aus], 1)
         return torch.stack([self._recomputed_features(x, au, mixing[au]) for au in aus], 1)
 
