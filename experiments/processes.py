@@ -12,7 +12,7 @@ from typing import IO, Generic, TypeVar
 from experiments.environment import tied
 
 RUN = Path(__file__).with_name("run.py")
-GRACE = 30.0  # seconds from SIGTERM to SIGKILL; a training stops after its batch
+GRACE = 25.0  # seconds from SIGTERM to SIGKILL: a training stops after its batch, and SLURM waits for 30
 
 Key = TypeVar("Key")
 Place = Mapping[str, str]
@@ -74,22 +74,21 @@ class Pool(Generic[Key]):
 
 
 def stop(processes: Sequence[subprocess.Popen[str]], grace: float = GRACE) -> None:
-    """End sessions: asked first, killed after ``grace`` seconds, or at once on Ctrl-C."""
-    _signal(processes, signal.SIGTERM)
+    """End runs: asked first, killed with all that they started after ``grace`` seconds, or at once on Ctrl-C.
+
+    Only the first process of a run is asked. It passes SIGTERM on, and a rank that gets it twice hangs in Lightning.
+    """
+    for process in processes:
+        process.terminate()
     deadline = time.monotonic() + grace
     try:
         for process in processes:
             process.wait(max(0.0, deadline - time.monotonic()))
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        _signal(processes, signal.SIGKILL)
         for process in processes:
-            process.wait()
-
-
-def _signal(processes: Sequence[subprocess.Popen[str]], number: signal.Signals) -> None:
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, number)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def gpus() -> list[str]:

@@ -125,25 +125,57 @@ class Sweep:
         ]
 
     def trials(self) -> list[Trial]:
-        """All trials, parsed; shows a progress bar.
+        """All trials, parsed; shows a progress bar. Where two would run in one folder, their names are told apart.
 
         Raises:
-            ConfigError: A key or value that run.py does not take, two trials in one folder, or a folder that holds
+            ConfigError: A key or value that run.py does not take, two trials that are the same, or a folder that holds
                 something else.
         """
-        pace = 0.1 if sys.stderr.isatty() else 10  # seconds; a log keeps every line that a terminal overwrites
-        bar = tqdm(self.lines(), desc="checking trials", unit="trial", leave=False, mininterval=pace)
-        trials = [Trial.parse(line) for line in bar]
-        seen: dict[Path, Trial] = {}
+        trials = self._parsed()
+        if twice(trials) and self.tell_apart():
+            trials = self._parsed()
+        if same := twice(trials):
+            differ = ", ".join(sorted({*same[0].words} ^ {*same[1].words})) or "they are the same"
+            raise ConfigError(
+                f"{self.path}: two trials would run in {same[0].path} ({differ})",
+                "name the keys that tell them apart in --run.vary of its command, or list each value once",
+            )
         for trial in trials:
-            if (other := seen.setdefault(trial.path, trial)) is not trial:
-                differ = ", ".join(sorted({*other.words} ^ {*trial.words})) or "they are the same"
-                raise ConfigError(
-                    f"{self.path}: two trials would run in {trial.path} ({differ})",
-                    "name the keys that tell them apart in --run.vary of its command, or list each value once",
-                )
             trial.folder.state()
         return trials
+
+    def tell_apart(self) -> bool:
+        """Let the swept keys name the runs, unless the file itself says how they are named."""
+        named = {_key(word) for word in [*self.before, *self.after]} | {*self.config["parameters"]}
+        keys = [key for key in swept(self.config) if key not in IN_FOLDER]
+        if named & {"run.vary", "run.name"} or not keys:
+            return False
+        self.before.append(f"--run.vary=[{','.join(keys)}]")
+        return True
+
+    def _parsed(self) -> list[Trial]:
+        pace = 0.1 if sys.stderr.isatty() else 10  # seconds; a log keeps every line that a terminal overwrites
+        bar = tqdm(self.lines(), desc="checking trials", unit="trial", leave=False, mininterval=pace)
+        return [Trial.parse(line) for line in bar]
+
+
+def twice(trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
+    """The first two trials that share a folder."""
+    seen: dict[Path, Trial] = {}
+    return next(((other, t) for t in trials if (other := seen.setdefault(t.path, t)) is not t), None)
+
+
+def swept(config: Mapping[str, Any]) -> list[str]:
+    """Keys with more than one value."""
+    return [
+        key
+        for key, value in config["parameters"].items()
+        if "value" not in value and len(value.get("values", "..")) > 1
+    ]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("-").partition("=")[0]
 
 
 def load_sweep(path: Path, extra: Sequence[str] = (), random_seed: int = 0, server: bool = False) -> Sweep:
@@ -163,22 +195,15 @@ def load_sweep(path: Path, extra: Sequence[str] = (), random_seed: int = 0, serv
     config.setdefault("command", ["${env}", "${interpreter}", "${program}", "${args}"])
     before, after = _command(path, config)
     sweep = Sweep(path, config, before, [*after, *extra])
-    swept = [
-        key
-        for key, value in config["parameters"].items()
-        if "value" not in value and len(value.get("values", "..")) > 1
-    ]
     for word in extra:
-        if (key := word.lstrip("-").partition("=")[0]) in swept and key != "config":
+        if (key := _key(word)) in swept(config) and key != "config":
             raise ConfigError(f"{word}: {path} sweeps {key}", "leave it out here, or write its values into the file")
-    named = {word.lstrip("-").partition("=")[0] for word in [*before, *sweep.after]} | {*config["parameters"]}
-    if not named & {"run.vary", "run.name"} and (keys := [key for key in swept if key not in IN_FOLDER]):
-        sweep.before.append(f"--run.vary=[{','.join(keys)}]")
     method, cap = config["method"], config.get("run_cap")
     if method == "grid":
         sweep.combinations = _grid(path, config)
     elif server:
         sweep.combinations = [{key: _example(parameter) for key, parameter in config["parameters"].items()}]
+        sweep.tell_apart()
     elif method != "random":
         raise ConfigError(
             f"{path}: method: {method} needs W&B's server, which chooses each trial by the results of those before",

@@ -1,8 +1,24 @@
 """Batch normalisation over the batches of all processes. Pure torch."""
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; each process's loss has a gradient with respect to every summand."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, gradient)
 
 
 def synchronized_batch_norm(
@@ -27,10 +43,10 @@ def synchronized_batch_norm(
     """
     value = x.float()
     sums = torch.cat([value.sum((0, 2, 3)), value.new_tensor([value.numel() / value.shape[1]])])
-    sums = all_reduce(sums)
+    sums = _SumOverProcesses.apply(sums)
     count, mean = sums[-1], sums[:-1] / sums[-1]
     centred = value - mean.view(-1, 1, 1)
-    var = all_reduce(centred.square().sum((0, 2, 3))) / count
+    var = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
     with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)

@@ -88,11 +88,12 @@ def test_a_trial_is_named_by_what_differs_from_its_configuration() -> None:
 def test_the_name_is_the_same_whoever_starts_the_trial() -> None:
     """W&B's agents call run.py with the command of the file as `definition` gives it to the server."""
     sweep = load_sweep(write())
+    trials = sweep.trials()
     assert sweep.command[3:-1] == ["--config", "renet_synthetic.yaml", "--run.vary=[model.lr]"]
     lines = agent_lines({**sweep.config, "command": sweep.command}, sweep.combinations)
     assert lines == sweep.lines()
     folders = [str(RunFolder.of(SuiteCLI(normalise(line))).path) for line in lines]
-    assert folders == [str(trial.path) for trial in sweep.trials()]
+    assert folders == [str(trial.path) for trial in trials]
 
 
 def agent_lines(config: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
