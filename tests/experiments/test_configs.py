@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from pydoc import locate
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,6 +185,9 @@ def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.Captur
         explain.main([str(smoke_root / "emotiram_scratch")])
 
 
+HASHES: dict[Path, str] = {}  # run folders of all sweeps
+
+
 def apart(line: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words that say what is trained, and those that only say on which fold and by which seed."""
     only = ("--data.fold=", "--seed_everything=")
@@ -202,13 +206,19 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     assert all(len(words) == 2 for words in when), "fold and seed are among the parameters"
     parsed = [SuiteCLI(normalise([*words, *when[0]])) for words in what]
     assert len({cli.config.run.name for cli in parsed}) == len(what)
+    for folder in map(RunFolder.of, parsed):
+        assert HASHES.setdefault(folder.path, folder.hash) == folder.hash, (
+            f"another sweep has other runs in {folder.path}"
+        )
     folders = {RunFolder.of(SuiteCLI(normalise([*what[0], *words]))).path.name for words in when}
     assert len(folders) == len(when)
-    metric, highest = sweep.metric
-    for cli in parsed[:1]:
-        model, data = cli.build()
-        assert (metric, "max" if highest else "min") == (model.monitor, model.monitor_mode)
-        assert all(1 <= int(words[-1].partition("=")[2]) <= data.n_folds for words in map(sorted_by_key, when))
+    config = parsed[0].config
+    model, data = (locate(config[part].class_path) for part in ("model", "data"))
+    intensity = config.model.init_args.get("task") == "intensity"
+    decides = ("val/icc_mean" if intensity else model.monitor, model.monitor_mode == "max")
+    assert sweep.metric == decides
+    folds = {int(words[-1].partition("=")[2]) for words in map(sorted_by_key, when)}
+    assert folds <= set(range(1, data(**config.data.init_args.as_dict()).n_folds + 1))
 
 
 def sorted_by_key(words: tuple[str, ...]) -> list[str]:

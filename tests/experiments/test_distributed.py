@@ -16,7 +16,7 @@ from callbacks.ledger import Ledger, write_parquet
 from callbacks.tracking import EpochRows, MetricsCSV
 from datamodules.synth_facs import SynthFACS
 from experiments.cli import ConfigError, SuiteCLI, normalise
-from experiments.fold import SynchronizedNorms, check_processes
+from experiments.plugins import SynchronizedNorms, check_processes
 from lightning_modules import BaselineAU, RENet
 
 AUS = [1, 12, 25]

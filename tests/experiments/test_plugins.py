@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.fold import WholeCheckpoints
+from experiments.plugins import WholeCheckpoints
 from experiments.terminal import exit_with
 
 
