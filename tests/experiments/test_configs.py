@@ -22,6 +22,7 @@ from experiments.cli import CONFIGS, SuiteCLI, config_hash, normalise
 from experiments.run import main
 from experiments.run_folder import RunFolder
 from experiments.sweeping.plan import load_sweep
+from lightning_modules.common.classifier import AUClassifier
 from lightning_modules.common.errors import ModelError
 
 FILES = sorted(path.name for path in CONFIGS.glob("[!_]*.yaml"))
@@ -214,7 +215,7 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     assert len(folders) == len(when)
     config = parsed[0].config
     model, data = (locate(config[part].class_path) for part in ("model", "data"))
-    intensity = config.model.init_args.get("task") == "intensity"
+    intensity = issubclass(model, AUClassifier) and config.model.init_args.task == "intensity"
     decides = ("val/icc_mean" if intensity else model.monitor, model.monitor_mode == "max")
     assert sweep.metric == decides
     folds = {int(words[-1].partition("=")[2]) for words in map(sorted_by_key, when)}
@@ -320,10 +321,15 @@ COMPILED = {
 }
 
 
+@pytest.mark.usefixtures("requirements_in_process")
 @pytest.mark.parametrize("kind", COMPILED)
-def test_a_network_compiles_without_graph_breaks(kind: str) -> None:
-    few = ["--data.aus=[1, 12]"] * ("_synthetic" in COMPILED[kind])  # RE-Net runs once for each
-    model, data = SuiteCLI(normalise([*smoke_words(COMPILED[kind]), *few])).build()
+def test_a_network_compiles_without_graph_breaks(kind: str, smoke_root: Path) -> None:
+    words = [*smoke_words(COMPILED[kind]), f"--trainer.default_root_dir={smoke_root}"]
+    if SuiteCLI(normalise(words)).config.data.init_args.pseudo.predictions:
+        assert main(words) == 0  # the run of another test, whose requirements have left these predictions
+    else:
+        words += ["--data.aus=[1, 12]"] * ("_synthetic" in COMPILED[kind])  # RE-Net runs once for each
+    model, data = SuiteCLI(normalise(words)).build()
     data.prepare_data()
     data.setup()
     batch = next(iter(data.train_dataloader()))
