@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from pydoc import locate
 from types import SimpleNamespace
@@ -110,7 +111,7 @@ def smoke_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def requirements_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run what a configuration requires by the command line that run.py makes of it, on twins, in this process."""
 
-    def run(line: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(line: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(line, main([*line[2:], *smoke_words(Path(line[3]).name)]))
 
     monkeypatch.setattr(experiments.run, "subprocess", SimpleNamespace(run=run))
@@ -183,7 +184,7 @@ def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.Captur
     scratch = ["--config", "variants/emotiram_scratch.yaml", root]
     assert main([*smoke_words("emotiram_fau_synthetic.yaml"), *scratch]) == 0
     with pytest.raises(DataError, match="started from no AU stage"):
-        explain.main([str(smoke_root / "emotiram_scratch")])
+        explain.main([str(smoke_root / "emotiram_fau_synthetic-emotiram_scratch")])
 
 
 HASHES: dict[Path, str] = {}  # run folders of all sweeps
@@ -215,7 +216,7 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     assert len(folders) == len(when)
     config = parsed[0].config
     model, data = (locate(config[part].class_path) for part in ("model", "data"))
-    intensity = issubclass(model, AUClassifier) and config.model.init_args.task == "intensity"
+    intensity = issubclass(model, AUClassifier) and config.model.init_args.get("task") == "intensity"
     decides = ("val/icc_mean" if intensity else model.monitor, model.monitor_mode == "max")
     assert sweep.metric == decides
     folds = {int(words[-1].partition("=")[2]) for words in map(sorted_by_key, when)}
@@ -235,23 +236,25 @@ def test_wandb_takes_every_sweep_as_it_stands(name: str, wandb_schema: Any) -> N
     assert wandb_schema(content | {"method": "grd"})
 
 
-def aunet_lines() -> list[list[str]]:
-    files = [name for name in SWEEPS if name.startswith("aunet")]
-    lines = [line for name in files for line in load_sweep(Path(name)).lines()]
-    return [line for line in lines if {"--data.fold=1", "--seed_everything=0"} <= {*line}]
+def first_runs(pattern: str) -> Iterator[tuple[str, list[str]]]:
+    """The configuration that is varied and the command line, in fold 1 by seed 0, of what sweeps run."""
+    for path in sorted((CONFIGS.parents[1] / "sweeps").glob(pattern)):
+        for line in load_sweep(path).lines():
+            if {"--data.fold=1", "--seed_everything=0"} <= {*line}:
+                config = [word.removeprefix("--config=") for word in line if word.startswith("--config=")]
+                yield "".join(config).removeprefix("variants/"), line
 
 
 def test_every_variant_of_aunet_is_in_a_sweep_and_is_what_it_is_called() -> None:
     built = {}
-    for line in aunet_lines():
-        config = next((word.removeprefix("--config=") for word in line if word.startswith("--config=")), "")
+    for config, line in first_runs("aunet*"):
         if config in built or not config or "mixture" in "".join(line):
             continue
         model, data = SuiteCLI(normalise([*line, "--model.width=0.125", "--model.pretrained=false"])).build()
         built[config] = model
         assert bool(data.neighbours) == model.temporal
         assert model.check(None) is None if not model.has_vae and model.backbone != "fan" else True
-    names = {name.removeprefix("variants/"): model.variant for name, model in built.items()}
+    names = {name: model.variant for name, model in built.items()}
     expected = {
         "au_fan.yaml": "AU-FAN",
         "au_vae.yaml": "AU-VAE",
@@ -265,27 +268,27 @@ def test_every_variant_of_aunet_is_in_a_sweep_and_is_what_it_is_called() -> None
 
 def test_initialisations_of_transfer_au_are_what_they_are_called() -> None:
     found = {}
-    for line in (line for line in sweep_lines("transfer_initialisation.yaml") if "--seed_everything=0" in line):
+    for name, line in first_runs("transfer_initialisation.yaml"):
         config = SuiteCLI(normalise(line)).config
         model = config.model.init_args
-        found[config.run.name] = (bool(model.backbone_checkpoint), model.pretrained, model.frozen, config.run.requires)
+        found[name] = (bool(model.backbone_checkpoint), model.pretrained, model.frozen, config.run.requires)
     stage = ["transfer_multi_pie.yaml --fold 0"]
     assert found == {
-        "transfer_affwild2": (True, False, False, stage),
-        "transfer_frozen": (True, False, True, stage),
-        "transfer_imagenet": (False, True, False, []),
-        "transfer_scratch": (False, False, False, []),
+        "transfer_affwild2.yaml": (True, False, False, stage),
+        "transfer_frozen.yaml": (True, False, True, stage),
+        "transfer_imagenet.yaml": (False, True, False, []),
+        "transfer_scratch.yaml": (False, False, False, []),
     }
 
 
 def test_the_variants_of_emotiram_are_what_they_are_called() -> None:
     small = ["--model.width=0.125", "--model.hidden=[8]"]
     built = {}
-    for line in sweep_lines("emotiram_initialisation.yaml"):
+    for name, line in first_runs("emotiram_initialisation.yaml"):
         cli = SuiteCLI(normalise([*line, *small]))
         given = cli.config.model.init_args
         initialisation = given.backbone_checkpoint and given.backbone_checkpoint.split("/")[-4]
-        built[line[-1].removeprefix("--config=").removeprefix("variants/")] = (
+        built[name] = (
             initialisation or ("imagenet" if given.pretrained else "none"),
             given.frozen,
             given.scc,
@@ -325,10 +328,11 @@ COMPILED = {
 @pytest.mark.parametrize("kind", COMPILED)
 def test_a_network_compiles_without_graph_breaks(kind: str, smoke_root: Path) -> None:
     words = [*smoke_words(COMPILED[kind]), f"--trainer.default_root_dir={smoke_root}"]
-    if SuiteCLI(normalise(words)).config.data.init_args.pseudo.predictions:
+    given = SuiteCLI(normalise(words)).config.data.init_args
+    if given.pseudo.predictions:
         assert main(words) == 0  # the run of another test, whose requirements have left these predictions
-    else:
-        words += ["--data.aus=[1, 12]"] * ("_synthetic" in COMPILED[kind])  # RE-Net runs once for each
+    elif given.aus and "_synthetic" in COMPILED[kind]:
+        words += ["--data.aus=[1, 12]"]  # RE-Net runs once for each
     model, data = SuiteCLI(normalise(words)).build()
     data.prepare_data()
     data.setup()
