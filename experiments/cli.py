@@ -83,7 +83,8 @@ class RunArgs:
             files say; ``config`` adds which file was the last. So the trials of a sweep get a folder each.
         requires: ``CONFIG [ARGUMENTS]`` of runs whose products this run reads; each runs first, unless it is done.
         tracker: Where numbers go beside metrics.csv.
-        wandb: W&B mode; ``auto`` is online when a key is found, else offline.
+        wandb: W&B mode; ``auto`` is online when a key is found, else offline. Faces are never sent.
+        artifacts: Whether W&B also gets the ledgers and the best checkpoint.
         threshold: Rule of the tuned threshold reported beside 0.5 (``f1_tuned``): chosen on validation subjects by
             highest F1 or by precision = recall, or on the test itself as some papers do.
         flip: Also score the mean over each test image and its mirror image.
@@ -100,6 +101,7 @@ class RunArgs:
     requires: list[str] = field(default_factory=list)
     tracker: Literal["wandb", "tensorboard", "none"] = "wandb"
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    artifacts: bool = False
     threshold: Literal["0.5", "val_f1", "val_break_even", "test_f1"] = "val_f1"
     flip: bool = False
     refit: bool = False

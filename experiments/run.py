@@ -23,9 +23,10 @@ import torch
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_info
 
+from callbacks.wandb_mirror import AGENT
 from datamodules.base import AUDataModule
 from datamodules.jobs import usable_cpus
-from experiments import report
+from experiments import mirrored, report
 from experiments.cli import ConfigError, SuiteCLI, is_overlay, normalise, split_configs
 from experiments.environment import tied
 from experiments.fold import Fold, is_rank_zero
@@ -93,6 +94,7 @@ def run_folds(argv: list[str]) -> int:
     write_text(experiment / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     report.print_table(summary)
     print(f"report: {report.write_report([experiment], experiment / 'report')}")
+    mirrored.show_experiment(experiment, cli.config.run.tracker, cli.config.run.wandb)
     return 0
 
 
@@ -182,7 +184,8 @@ def run_required(command: str, argv: list[str], cli: SuiteCLI) -> None:
     line = [word for path in [*configs, *overlays] for word in ("--config", path)] + inherited + own
     print(f"required: {command}", flush=True)
     with alone_at(RunFolder.of(SuiteCLI(line))):
-        code = subprocess.run([sys.executable, __file__, *line], check=False, env=tied()).returncode
+        env = {name: value for name, value in tied().items() if name not in AGENT}
+        code = subprocess.run([sys.executable, __file__, *line], check=False, env=env).returncode
     if code:
         raise ConfigError(f"run.requires: '{command}' ended with exit code {code}", "mend what it printed above")
 

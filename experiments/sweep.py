@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from experiments import report
+from experiments import mirrored, report
 from experiments.cli import ConfigError
 from experiments.sweeping import agents, local, slurm
 from experiments.sweeping.board import Board
@@ -117,6 +117,9 @@ def finish(board: Board, folder: Path) -> int:
         return 1
     experiments = list(dict.fromkeys(trial.path.parent for trial in board.trials))
     print(f"report: {report.write_report(experiments, folder / 'report')}")
+    options = board.trials[0].settings["run"]
+    for experiment in experiments:
+        mirrored.show_experiment(experiment, options["tracker"], options["wandb"])
     return 0
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import wandb
 
-from callbacks.tracking import wandb_mode
+from callbacks.wandb_mirror import PROJECT, has_key
 from experiments.cli import ConfigError
 from experiments.processes import gpus
 from experiments.sweeping.plan import Sweep
@@ -13,7 +13,7 @@ from experiments.sweeping.plan import Sweep
 
 def definition(sweep: Sweep) -> dict[str, Any]:
     """What the server gets: the file, with the words that this command added."""
-    return {"name": sweep.name, "project": "facsuite"} | sweep.config | {"command": sweep.command}
+    return {"name": sweep.name, "project": PROJECT} | sweep.config | {"command": sweep.command}
 
 
 def create(sweep: Sweep) -> str:
@@ -22,9 +22,9 @@ def create(sweep: Sweep) -> str:
     Raises:
         ConfigError: No key, offline, or the server cannot be reached or refuses.
     """
-    if (mode := wandb_mode("auto")) != "online":
-        if os.environ.get("WANDB_MODE"):
-            raise ConfigError(f"--backend wandb: WANDB_MODE={mode}", "unset it, or use --backend local or slurm")
+    if (mode := os.environ.get("WANDB_MODE", "online")) != "online":
+        raise ConfigError(f"--backend wandb: WANDB_MODE={mode}", "unset it, or use --backend local or slurm")
+    if not has_key():
         raise ConfigError(
             "--backend wandb: no W&B key is found, and only its server can deal out trials",
             "run `wandb login`, or use --backend local or slurm",

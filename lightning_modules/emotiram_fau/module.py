@@ -333,11 +333,12 @@ class EmotiRAMFAU(Classifier):
             body = HeatmapBody(FAU(backbone, POINTS * n_aus, self.width, self.scc, self.image_size), n_aus)
             body.to(memory_format=torch.channels_last)
         else:
-            net = MEGraph(backbone, n_aus, self.stage, self.neighbors)
-            if self.stage == "mefl":  # emotions ask nothing of the edges, and DDP would wait for their gradients
-                net.edge_classifier.requires_grad_(False)
-            body = MEGraphBody(net, n_aus)
-        return EmotiRAMNetwork(body, self.hidden, len(self.expressions), self.dropout, self.frozen)
+            body = MEGraphBody(MEGraph(backbone, n_aus, self.stage, self.neighbors), n_aus)
+        network = EmotiRAMNetwork(body, self.hidden, len(self.expressions), self.dropout, self.frozen)
+        if self.body == "megraph" and self.stage == "mefl":
+            # Emotions ask nothing of the edges, and DDP would wait for their gradients.
+            network.get_submodule("body.net.edge_classifier").requires_grad_(False)
+        return network
 
     @property
     def published(self) -> bool:

@@ -209,7 +209,10 @@ def test_a_finished_run_is_scored_again_for_what_it_lacks(tmp_path: Path, monkey
     assert result_of(folder)["metrics"] == first["metrics"]
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="Lightning knows float16 on GPUs alone")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("16-mixed", marks=on_gpu)])
 def test_half_precision_and_accumulated_gradients(tmp_path: Path, precision: str) -> None:
     words = [f"--trainer.precision={precision}", "--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1"]
     assert main(small(tmp_path, *words)) == 0

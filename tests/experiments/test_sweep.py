@@ -455,7 +455,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 240) -> None:
 
 def test_a_killed_sweep_leaves_nothing_running_and_goes_on() -> None:
     """Its trial ends with it and is resumed by the next."""
-    only = {"data.fold": {"values": [1]}, "trainer.max_epochs": {"value": 40}}
+    only = {"data.fold": {"values": [1]}, "trainer.max_epochs": {"value": 16}}
     command = [str(write(parameters=only)), *TINY]
     sweep = subprocess.Popen([sys.executable, ROOT / "experiments" / "sweep.py", *command], stdout=subprocess.DEVNULL)
     folder = Path("runs/renet_synthetic/fold1-seed0")
@@ -468,7 +468,7 @@ def test_a_killed_sweep_leaves_nothing_running_and_goes_on() -> None:
     assert main(command) == 0
     said = Path("runs/sweeps/small/renet_synthetic_fold1-seed0.txt").read_text()
     assert "fold1-seed0: goes on" in said
-    assert epochs_of(folder) == list(range(40))
+    assert epochs_of(folder) == list(range(16))
     assert Path("runs/sweeps/small/report/report.html").exists()
 
 
@@ -542,7 +542,7 @@ def ask(*command: str) -> str:
 
 @pytest.mark.usefixtures("slurm")
 def test_a_requeued_job_of_a_real_slurm_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    shorter = GRID["parameters"] | {"model.lr": {"value": 0.003}, "trainer.max_epochs": {"value": 40}}
+    shorter = GRID["parameters"] | {"model.lr": {"value": 0.003}, "trainer.max_epochs": {"value": 16}}
     command = [str(write(parameters=shorter)), "--backend", "slurm", *TINY]
     assert main(command) == 0
     assert "submitted 2 trials" in capsys.readouterr().out
@@ -557,6 +557,6 @@ def test_a_requeued_job_of_a_real_slurm_goes_on(capsys: pytest.CaptureFixture[st
     until(lambda: not ask("squeue", "-h"), "the end of the array")
     said = Path("runs/sweeps/small/renet_synthetic_fold1-seed0.txt").read_text()
     assert said.count("fold1-seed0: starts") == said.count("fold1-seed0: goes on") == 1
-    assert epochs_of(first) == epochs_of(second) == list(range(40))
+    assert epochs_of(first) == epochs_of(second) == list(range(16))
     assert main(command) == 0
     assert "report: runs/sweeps/small/report/report.html" in capsys.readouterr().out
