@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ BLOCK = 32 * 1024  # of LevelDB's log format
 def records(path: Path) -> Iterator[Any]:
     """The protobuf records of a ``.wandb`` file, a LevelDB log behind seven bytes of its own."""
     content, position, held = path.read_bytes(), 7, b""
-    assert content.startswith(b":W&B")
     while position + 7 <= len(content):
         if (left := BLOCK - position % BLOCK) < 7:
             position += left
@@ -27,6 +27,17 @@ def records(path: Path) -> Iterator[Any]:
             record.ParseFromString(held)
             yield record
             held = b""
+
+
+def written(path: Path, seconds: float = 20) -> list[Any]:
+    """All records of a run that has ended; a process beside this one writes them, the last ones after a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = list(records(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.1)
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -42,7 +53,7 @@ def read(run: Path) -> dict[str, Any]:
                 where = where.setdefault(group, {})
             where[last] = json.loads(item.value_json)
 
-    for record in records(path):
+    for record in written(path):
         match record.WhichOneof("record_type"):
             case "run":
                 found["run"] = record.run
