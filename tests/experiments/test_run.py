@@ -377,12 +377,17 @@ def test_an_error_is_two_lines_and_exit_code_two(tmp_path: Path, command: Callab
 
 def test_a_requirement_inherits_what_it_should(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: list[list[str]] = []
+    environment: dict[str, str] = {}
 
-    def record(line: list[str], **_: Any) -> Completed:
+    def record(line: list[str], env: dict[str, str], **_: Any) -> Completed:
         called.append(line)
+        environment.update(env)
         return subprocess.CompletedProcess(line, 0)
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", record)
+    monkeypatch.setenv("WANDB_RUN_ID", "of the trial")  # a W&B agent started this one
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
     overlay = ["--config", "overlays/cpu.yaml"]
     argv = normalise([*SMALL, *overlay, "--model.lr=1", "--fold", "2", "--seed", "5", "trainer.default_root_dir=out"])
     run_required("renet_synthetic.yaml --fold 0 --run.name=first", argv, SuiteCLI(argv))
@@ -393,6 +398,8 @@ def test_a_requirement_inherits_what_it_should(monkeypatch: pytest.MonkeyPatch, 
     assert parsed.data.init_args.root == SYNTH
     assert parsed.trainer.default_root_dir == "out"
     assert parsed.model.init_args.lr != 1
+    assert "WANDB_RUN_ID" not in environment, "it would write into the trial's run"
+    assert environment["WANDB_PROJECT"] == "ours"
 
 
 def test_a_whole_configuration_is_written(folder: Path) -> None:
