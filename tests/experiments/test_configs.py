@@ -219,6 +219,9 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     intensity = issubclass(model, AUClassifier) and config.model.init_args.get("task") == "intensity"
     decides = ("val/icc_mean" if intensity else model.monitor, model.monitor_mode == "max")
     assert sweep.metric == decides
+    dataset, epochs = data.__name__, config.trainer.max_epochs
+    costs = (CONFIGS.parents[1] / "docs" / "scale.md").read_text()
+    assert f"| `{Path(name).stem}` | {dataset} | {len(lines)} | {epochs} |" in costs
     folds = {int(words[-1].partition("=")[2]) for words in map(sorted_by_key, when)}
     assert folds <= set(range(1, data(**config.data.init_args.as_dict()).n_folds + 1))
 
