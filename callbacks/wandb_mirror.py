@@ -159,6 +159,7 @@ class WandbMirror(Logger):
                         raise
                     rank_zero_info(f"W&B: {one_line(error)}; this run is recorded offline")
                     self.mode = "offline"
+                    (self.folder / "wandb" / "id").unlink(missing_ok=True)  # W&B holds on to the one that failed
                     self._run = self._start()
             do(self._run)
         except Exception as error:  # whatever it is: results are in the run folder, and W&B must not take them along

@@ -122,7 +122,10 @@ def test_a_server_that_does_not_answer_makes_the_run_offline(
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     init = wandb.init
 
+    tried: list[str] = []
+
     def unreachable(**settings: Any) -> Any:
+        tried.append(settings["id"])
         if settings["mode"] == "online":
             raise wandb.errors.CommError("Run initialization has timed out")
         return init(**settings)
@@ -133,6 +136,7 @@ def test_a_server_that_does_not_answer_makes_the_run_offline(
     mirror.finish({}, {}, {}, {})
     assert read(runs(tmp_path)[0])["history"][0]["x"] == 1
     assert "timed out; this run is recorded offline" in caplog.text
+    assert tried[0] != tried[1], "W&B says of the first that it is in use"
     assert "wandb sync" in caplog.text
 
 
