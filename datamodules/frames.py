@@ -1,9 +1,11 @@
 """Frames of a store as samples of the batch contract (docs/samples.md)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.store import FrameStore
@@ -46,11 +48,9 @@ class FrameDataset(Dataset[dict[str, Any]]):
         """Sample of a row, or of (epoch, row) as the training sampler gives it."""
         epoch, row = key if isinstance(key, tuple) else (0, key)
         pictures, landmarks = self.transform(self._frames(row), (self.seed, epoch, row))
-        # Views: collating, which copies anyway, brings the channels into their order.
-        pixels = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
         _, subject, sequence, frame = self.store.key(row)
         return {
-            **({"clip": torch.stack(pixels)} if self.neighbours else {"image": pixels[0]}),
+            "clip" if self.neighbours else "image": pixels(pictures),
             "landmarks": torch.from_numpy(np.ascontiguousarray(landmarks, dtype=np.float32)),
             **{name: torch.from_numpy(np.array(values[row], np.int64)) for name, values in self.labels.items()},
             "index": row,
@@ -78,3 +78,10 @@ class FrameDataset(Dataset[dict[str, Any]]):
     def _frame(self, row: int) -> Frame:
         store = self.store
         return Frame(store.read(row), store.landmarks(row), store.box[row], store.matrix(row))
+
+
+def pixels(pictures: Sequence[np.ndarray]) -> Tensor:
+    """``image`` (3, H, W) of one picture (H, W, 3) uint8, or ``clip`` (3, 3, H, W) of three."""
+    # Views: collating, which copies anyway, brings the channels into their order.
+    channels = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+    return torch.stack(channels) if len(channels) > 1 else channels[0]

@@ -254,6 +254,7 @@ class Mixture(AUDataModule):
             "select_on": self.select_on,
             "sampling": self.sampling,
             "preprocessing": joined("preprocessing"),
+            "crop_size": max(state["crop_size"] for state in states),
             "licence": joined("licence", "; "),
             "samples": self.kind_of_sample,
             "window": self.pseudo.window if self.pseudo.predictions else None,

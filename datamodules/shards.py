@@ -4,7 +4,7 @@ import hashlib
 import time
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -45,7 +45,7 @@ class Clock:
         self.frames[stage] += 1
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A frame and where it is cropped.
 
     Attributes:
@@ -78,15 +78,15 @@ def write_shard(
     table.unlink(missing_ok=True)  # of an attempt with other raw files
     rows = _Rows(raw.label_columns)
     checksum = hashlib.sha256()
-    places = _places(_read(raw, clips, clock), source, crop, side, clock)
+    found = places(_read(raw, clips, clock), source, crop, side, clock)
     with (
         (work / "store" / SHARDS / f"{shard}.bin").open("wb") as pictures,
         (parts / f"{shard}.points").open("wb") as points,
         (parts / f"{shard}.matrices").open("wb") as matrices,
     ):
-        for place in _nearest(places) if failures == "nearest" else places:
-            data = _encoded(place, side, clock)
-            landmarks = _landmarks(place)
+        for place in _nearest(found) if failures == "nearest" else found:
+            data = encoded(place, side, clock)
+            landmarks = crop_landmarks(place)
             pictures.write(data)
             checksum.update(data)
             points.write(landmarks.astype("<f4").tobytes())
@@ -111,22 +111,23 @@ def _read(raw: RawDataset, clips: list[str], clock: Clock) -> Iterator[FrameReco
         yield record
 
 
-def _places(
-    records: Iterator[FrameRecord], source: FaceSource, crop: Preset, side: int, clock: Clock
-) -> Iterator[_Place]:
+def places(
+    records: Iterable[FrameRecord], source: FaceSource, crop: Preset, side: int, clock: Clock
+) -> Iterator[Place]:
+    """Each frame, its face, and where its crop of ``side`` pixels lies; one at a time."""
     for record in records:
         with clock.of("faces"):
             face = source.find(record)
         landmarks, box = (None, None) if face is None else (face.landmarks, face.box)
         matrix = crop.matrix(landmarks, box, None if record.image is None else record.image.shape[:2], side)
-        yield _Place(record, face, matrix, own=matrix is not None)
+        yield Place(record, face, matrix, own=matrix is not None)
 
 
-def _nearest(places: Iterator[_Place]) -> Iterator[_Place]:
+def _nearest(places: Iterator[Place]) -> Iterator[Place]:
     """The same frames; those that nothing placed get the matrix of the nearest of their sequence, if one is near."""
     sequence: tuple[str, str] | None = None
     past: tuple[int, np.ndarray] | None = None  # number and matrix of the last frame that was placed
-    waiting: deque[_Place] = deque()
+    waiting: deque[Place] = deque()
     for place in places:
         record = place.record
         if (record.subject, record.sequence) != sequence:
@@ -146,13 +147,13 @@ def _nearest(places: Iterator[_Place]) -> Iterator[_Place]:
     yield from (_borrow(other, past, None) for other in waiting)
 
 
-def _may_find_nearer(place: _Place, past: tuple[int, np.ndarray] | None, next_frame: int) -> bool:
+def _may_find_nearer(place: Place, past: tuple[int, np.ndarray] | None, next_frame: int) -> bool:
     """Whether a frame yet to come can be the nearest; its number is ``next_frame`` or more."""
     ahead = next_frame - place.record.frame
     return ahead <= CARRY and (past is None or ahead < place.record.frame - past[0])
 
 
-def _borrow(place: _Place, past: tuple[int, np.ndarray] | None, future: tuple[int, np.ndarray] | None) -> _Place:
+def _borrow(place: Place, past: tuple[int, np.ndarray] | None, future: tuple[int, np.ndarray] | None) -> Place:
     """The frame with the matrix of the nearer of two others, where it is near enough; the earlier if equally near."""
     if place.record.image is None:
         return place
@@ -161,7 +162,7 @@ def _borrow(place: _Place, past: tuple[int, np.ndarray] | None, future: tuple[in
     return place if distance > CARRY else place._replace(matrix=matrix)
 
 
-def _encoded(place: _Place, side: int, clock: Clock) -> bytes:
+def encoded(place: Place, side: int, clock: Clock) -> bytes:
     """JPEG file of the crop, empty where there is none."""
     image = place.record.image
     if image is None or place.matrix is None:
@@ -175,7 +176,7 @@ def _encoded(place: _Place, side: int, clock: Clock) -> bytes:
     return data.tobytes()
 
 
-def _landmarks(place: _Place) -> np.ndarray:
+def crop_landmarks(place: Place) -> np.ndarray:
     """(68, 2) float32 in pixels of the crop, NaN unknown."""
     if place.matrix is None or place.face is None or place.face.landmarks is None:
         return np.full((LANDMARKS, 2), np.nan, np.float32)
@@ -209,7 +210,7 @@ class _Rows:
         self.labels = {column: array("b") for column in label_columns}
         self.pictures = self.faces = 0
 
-    def append(self, place: _Place, data: bytes, known: bool) -> None:
+    def append(self, place: Place, data: bytes, known: bool) -> None:
         """Add a row: its place, its picture, and whether any of its landmarks is known."""
         record, face = place.record, place.face
         key = (record.subject, record.sequence, record.frame)

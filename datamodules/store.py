@@ -208,7 +208,7 @@ class FrameStore:
         if not data:
             side = self.manifest["preset"]["size"]
             return np.zeros((side, side, 3), np.uint8)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = decode_crop(data)
         if image is None:
             raise DataError(
                 f"{self._shard_path(i)}: the bytes of row {i} are no JPEG", f"run experiments/doctor.py {self.root}"
@@ -342,6 +342,11 @@ class Rows:
         """(dataset, subject, sequence, frame) of a row."""
         dataset, store, here = self.place(row)
         return dataset, *store.key(here)[1:]
+
+
+def decode_crop(data: bytes) -> np.ndarray | None:
+    """(S, S, 3) uint8 RGB of the bytes of a stored crop; None where they are no JPEG."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
 def _gathered(parts: list[np.ndarray]) -> np.ndarray:

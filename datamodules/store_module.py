@@ -240,6 +240,7 @@ class StoreDataModule(AUDataModule):
             "test_persons": self.persons_of(self.subjects_test),
             "select_on": self.select_on,
             "preprocessing": manifest["preprocessing"],
+            "crop_size": manifest["preset"]["size"],
             "licence": manifest["licence"],
             "samples": self.kind_of_sample,
             "window": self.pseudo.window if self.pseudo.predictions else None,

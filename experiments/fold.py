@@ -137,6 +137,9 @@ class Fold:
             trainer.validate(model, data, verbose=False)
         if data.fold:
             trainer.test(model, data, verbose=False)
+        if recalibration.enabled:
+            self.scored = self.folder.checkpoints / "recalibrated.ckpt"
+            trainer.save_checkpoint(self.scored, weights_only=True)
         if self.options.predict == "all":
             trainer.predict(model, data, return_predictions=False)
         if not is_rank_zero():

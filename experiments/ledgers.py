@@ -160,7 +160,7 @@ def load_experiment(path: Path) -> Experiment:
         if not (folder / "DONE").exists():
             incomplete.append(folder.name)
         elif int(found[1]) > 0:  # fold 0 trains on everybody: it has nothing to score
-            runs.append(FoldRun(folder, int(found[1]), int(found[2]), _result(folder / "result.json")))
+            runs.append(FoldRun(folder, int(found[1]), int(found[2]), read_result(folder / "result.json")))
     if not runs:
         raise DataError(
             f"{path}: no finished fold with held-out subjects"
@@ -178,7 +178,8 @@ def _labelled(ledger: pd.DataFrame) -> pd.DataFrame:
     return ledger[[column for column in ledger if str(column).split("_")[0] not in unknown]].reset_index(drop=True)
 
 
-def _result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """Content of a ``result.json``; raises `DataError` where it is missing or damaged."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
