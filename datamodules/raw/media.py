@@ -18,6 +18,8 @@ _RESTORE_IMAGE = "restore it from the archive, or remove it: its frame then beco
 def decode(video: Path) -> Iterator[tuple[float, np.ndarray]]:
     """Every frame of a video, sequentially: seeking lands on wrong frames in many files.
 
+    Frames stand upright as players show them: a telephone held upright writes them lying, and says so.
+
     Args:
         video: File in any format that FFmpeg reads.
 
@@ -36,7 +38,10 @@ def decode(video: Path) -> Iterator[tuple[float, np.ndarray]]:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise _unreadable(video, count, "damaged")
-                yield float("nan") if frame.time is None else float(frame.time), frame.to_ndarray(format="rgb24")
+                picture = frame.to_ndarray(format="rgb24")
+                if turns := frame.rotation // 90 % 4:
+                    picture = np.ascontiguousarray(np.rot90(picture, turns))
+                yield float("nan") if frame.time is None else float(frame.time), picture
                 count += 1
         except av.FFmpegError as error:
             raise _unreadable(video, count, error.strerror) from error
@@ -46,10 +51,13 @@ def count_packets(video: Path) -> int:
     """Frames in the file by its packets, undecoded: headers of cut or edited files tell other numbers.
 
     Raises:
-        DataError: When the file is no video.
+        DataError: When the file is no video, or cannot be read to its end.
     """
     with _open(video) as container:
-        return sum(1 for packet in container.demux(video=0) if packet.size)
+        try:
+            return sum(1 for packet in container.demux(video=0) if packet.size)
+        except av.FFmpegError as error:
+            raise DataError(f"{video} cannot be read: {error.strerror}", _RESTORE_VIDEO) from error
 
 
 def read_image(source: Path | bytes, name: str = "") -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pictures and videos, read exactly. The cases of damaged videos are in test_disfa.py."""
 
 import re
+import struct
 from pathlib import Path
 
 import av
@@ -106,6 +107,28 @@ def test_videos_are_counted_and_timed(tmp_path: Path) -> None:
     frames = list(decode(path))
     assert [seconds for seconds, _ in frames] == [0, 0.04, 0.08, 0.12, 0.16]
     assert [round(picture.mean() / 50) for _, picture in frames] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(0, 0), (90, -1), (180, 2), (270, 1)])
+def test_a_video_held_upright_stands_upright(tmp_path: Path, degrees: int, turns: int) -> None:
+    path = tmp_path / "held.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        lying = np.zeros((32, 48, 3), np.uint8)
+        lying[:16, :16] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
+        container.mux(stream.encode())
+    # What a telephone writes: a matrix in the track's header that turns the picture clockwise.
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40
+    cos, sin = round(np.cos(np.radians(degrees))), round(np.sin(np.radians(degrees)))
+    data[place : place + 36] = struct.pack(">9i", *(v << 16 for v in (cos, sin, 0, -sin, cos, 0, 0, 0)), 1 << 30)
+    path.write_bytes(data)
+    ((_, image),) = decode(path)
+    expected = np.rot90(lying, turns)
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).mean() < 12
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:
