@@ -108,6 +108,8 @@ class TrainedRun:
             what = f"{path}: trained nothing, but scored {result.get('checkpoint')}"
             raise DataError(what, "ask the run that trained this checkpoint")
         file = path / result["scored_checkpoint"]["file"]
+        if "metrics_without_recalibration" in result and file.stem != "recalibrated":
+            print(f"{path}: older than this version: statistics are as trained, its scores are with recalibrated ones")
         checkpoint = read_checkpoint(file)
         source = provenance(checkpoint, file)
         preset = next((preset for preset in PRESETS.values() if preset.hash == source["preprocessing"]), None)
@@ -338,7 +340,7 @@ def readable() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(str(error), "leave the file out, or convert it anew: ffmpeg -i FILE NEW.mp4") from error
+        raise DataError(str(error), "leave the file out, or make it anew (a video: ffmpeg -i FILE NEW.mp4)") from error
 
 
 def check_output(out: Path, overwrite: bool) -> None:
