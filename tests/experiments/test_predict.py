@@ -176,7 +176,7 @@ def test_a_video_gets_the_predictions_of_prepare_and_run(tmp_path: Path, video: 
     root = prepare(Videos(video), tmp_path / "store", faces="detect", size=64, progress=False).root
     words = ["--config", "renet_disfa.yaml", "--config", "overlays/smoke.yaml", f"--data.root={root}"]
     words += ["--data.image_size=32", "--data.val_subjects=1", "--data.aus=[1, 12]"]
-    words += ["--model.backbone=resnet10t", "--model.width=0.125", "--model.recalibrate_batches=2"]
+    words += ["--model.backbone=resnet10t", "--model.width=0.125", "--model.recalibrate_batches=1"]
     assert run.main([*words, f"--trainer.default_root_dir={tmp_path}"]) == 0
     folder = tmp_path / "renet_disfa" / "fold1-seed0"
     expected = pd.read_parquet(folder / "predictions.parquet")

@@ -66,7 +66,11 @@ def test_a_run_leaves_what_the_design_promises(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.yaml", "checkpoints", "metrics.csv", "result.json", "log.txt", "DONE", "features.npz"}
     assert names >= {f"predictions{suffix}.parquet" for suffix in ("", "_val", "_flip", "_train")}
-    assert {path.name for path in (folder / "checkpoints").glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (folder / "checkpoints").glob("*.ckpt")} == {
+        "best.ckpt",
+        "last.ckpt",
+        "recalibrated.ckpt",
+    }
     assert not list(folder.rglob(".*"))
     curve = pd.read_csv(folder / "metrics.csv")
     assert curve["epoch"].tolist() == [0, 1]
