@@ -365,6 +365,50 @@ def training_curves(runs: Mapping[str, pd.DataFrame], monitor: str) -> Figure:
 
 
 @styled
+def importance(
+    means: Mapping[str, Mapping[str, float]], size: Mapping[str, float], score: str, title: str, ranges: bool
+) -> Figure:
+    """How much a score depends on the parameters of a sweep, the most important on top.
+
+    Args:
+        means: Parameter -> value -> mean score.
+        size: Parameter -> importance, in the unit of the score.
+        score: What the score is, and its unit.
+        title: Of the figure.
+        ranges: Draw the mean of every value, whose range the importance is; else bars.
+    """
+    figure = Figure(figsize=(8.4, 1.1 + 0.62 * len(size)), layout="constrained")
+    axes = figure.add_subplot()
+    rows = range(len(size))
+    if ranges:
+        for row, name in enumerate(size):
+            points = means[name]
+            ends = [*points.values()]
+            axes.hlines(row, min(ends), max(ends), color=SKY, linewidth=5, alpha=0.6)
+            axes.plot(ends, [row] * len(ends), "o", color=BLUE)
+            in_order = sorted(points, key=points.__getitem__)
+            for place, value in enumerate(in_order):  # neighbours are named on different sides
+                axes.annotate(
+                    _short(value), (points[value], row), (0, 7 if place % 2 == 0 else -13), textcoords="offset points",
+                    ha="center", fontsize=7,
+                )  # fmt: skip
+        axes.set_xlabel(f"{score}, of the trials with a value")
+        axes.margins(x=0.08)
+    else:
+        axes.barh(rows, [*size.values()], color=BLUE, height=0.6)
+        axes.set_xlabel(f"increase of the mean absolute error when shuffled; score: {score}")
+        axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_yticks(rows, [_short(name, 44) for name in size])
+    axes.set(title=title, ylim=(len(size) - 0.4, -0.6))
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _short(text: str, limit: int = 18) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+@styled
 def relation_matrix(relation: ArrayLike, aus: Sequence[int], title: str = "AU relation") -> Figure:
     """Relation matrix (A, A) with its row sums, the denominators of RE-Net's Eq. 5 (Yang & Yin 2020, Fig. 2)."""
     matrix = np.asarray(relation, dtype=np.float64)

@@ -30,6 +30,8 @@ class Table:
         rows: As many cells as the header has.
         notes: Lines below the table.
         text: All cells are words rather than numbers, and set flush left.
+        name: Of a file for this table alone; empty = none.
+        rule: Number of rows above a rule, 0 = none; the row of the mean has one anyway.
     """
 
     caption: str
@@ -37,6 +39,8 @@ class Table:
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
     text: bool = False
+    name: str = ""
+    rule: int = 0
 
 
 def to_markdown(table: Table) -> str:
@@ -81,8 +85,9 @@ def to_latex(table: Table) -> str:
         f"    {_latex_row(table.header)}",
         r"    \midrule",
     ]
-    for row in table.rows:
-        lines += [r"    \midrule"] * (row[0] == "mean") + [f"    {_latex_row(row)}"]
+    for place, row in enumerate(table.rows):
+        ruled = row[0] == "mean" or 0 < place == table.rule
+        lines += [r"    \midrule"] * ruled + [f"    {_latex_row(row)}"]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [rf"  \par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
