@@ -201,7 +201,7 @@ def _differences(group: Sequence[Pair], metric: str) -> Table:
             tie = " tie" * bool(found.ties[-1])
             cells.append(number_text(metric, found.value[-1], signed=True) + tie)
         rows.append(cells)
-    note = "Run of the row minus run of the rank above. Tie: the 95 % interval of the paired difference includes 0."
+    note = "Row minus the run whose rank heads the column. Tie: the 95 % interval of the paired difference includes 0."
     caption = f"{_caption(group, metric)}, every two runs"
     return Table(caption, ["run", "rank", *(f"minus {place}" for place in range(1, len(group) + 1))], rows, [note])
 

@@ -85,7 +85,8 @@ def _importance_table(result: Importance, metric: str, caption: str) -> Table:
     for name, size in result.size.items():
         means = ", ".join(f"{value}: {number_text(metric, mean)}" for value, mean in result.means[name].items())
         rows.append([name, number_text(metric, size, digits=2 if metric in PERCENT else 4), means])
-    return Table(caption, ["parameter", "importance", "mean score by value"], rows, text=True)
+    unit = f"{TITLES[metric]} in percent" if metric in PERCENT else TITLES[metric]
+    return Table(caption, ["parameter", f"importance, {unit}", f"mean {unit} by value"], rows, text=True)
 
 
 def varied(experiments: Sequence[Experiment]) -> dict[str, dict[str, str]]:

@@ -167,7 +167,7 @@ def test_runs_are_compared_by_subject(report: Path) -> None:
     text = (report / "report.md").read_text()
     table = table_of(text, "renet minus resnet18")
     assert table.loc["mean"].iloc[2] == "better"
-    assert "renet minus right: not compared, they differ in camera, held-out subjects." in text
+    assert "right: compared with no other run; from renet it differs in camera, held-out subjects." in text
 
 
 def test_a_lower_error_is_better(tmp_path: Path, write_fold: Writer, random_ledger: Writer) -> None:
@@ -289,7 +289,7 @@ def test_page_is_self_contained(report: Path) -> None:
 
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
             self.found += [value or "" for name, value in attributes if name in ("src", "href")]
-            if tag not in ("meta", "img"):
+            if tag not in ("meta", "img", "input"):
                 self.open.append(tag)
 
         def handle_endtag(self, tag: str) -> None:
@@ -341,7 +341,7 @@ def test_command_prints_table_and_path(two_folds: Path, tmp_path: Path, capsys: 
     assert "tiny: F1 in percent" in printed
     assert f"report: {tmp_path / 'out' / 'report.html'}" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("report.html", "report.md", "report.csv", "report.tex", "figures")
+        *("report.html", "report.md", "report.csv", "report.tex", "figures", "tables")
     }
 
 
