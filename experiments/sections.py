@@ -27,6 +27,7 @@ MONITORS = {
     **{"f1": "val/f1_mean", "icc": "val/icc_mean", "rank": "val/loss", "nme": "val/nme"},
     "expression_accuracy": "val/accuracy",
 }
+DPI = 130  # of the pictures
 TSNE_AUS = (4, 10, 12, 24)  # the ones of RE-Net's Fig. 3
 
 
@@ -335,9 +336,11 @@ def _tsne(arrays: Mapping[str, np.ndarray]) -> Figure:
 
 def picture(name: str, caption: str, figure: Figure) -> Picture:
     """A figure drawn as PNG."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # or savefig would lay it out twice more
+    if (engine := figure.get_layout_engine()) is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # savefig would lay out and draw twice more, which takes most of the time
     buffer = BytesIO()
     # Without the version of matplotlib in it, equal figures are equal files.
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return Picture(name.replace(" ", "_"), caption, buffer.getvalue())
