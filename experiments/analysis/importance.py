@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FOREST_FROM = 12  # settings; of fewer, a forest would learn nothing that holds for another setting
-REPEATS = 20
+TREES, REPEATS = 100, 10
 
 Columns = Mapping[str, Sequence[str]]
 
@@ -102,7 +102,7 @@ def _forest(columns: Columns, setting: Sequence[str], score: Sequence[float], se
     y = np.asarray(score, np.float64)
     guessed, sizes = np.empty(len(y)), []
     for train, test in GroupKFold(5).split(x, y, setting):
-        forest = RandomForestRegressor(200, random_state=seed).fit(x[train], y[train])
+        forest = RandomForestRegressor(TREES, random_state=seed).fit(x[train], y[train])
         guessed[test] = forest.predict(x[test])
         found = permutation_importance(
             forest, x[test], y[test], scoring="neg_mean_absolute_error", n_repeats=REPEATS, random_state=seed
