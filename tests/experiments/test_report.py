@@ -321,6 +321,21 @@ def test_latex_is_balanced(report: Path) -> None:
     assert not re.search(r"(?<!\\)[_#&](?! )", text)  # a bare & only ever stands between cells
 
 
+def test_a_papers_table_has_ours_above_a_rule_and_says_what_compares(report: Path) -> None:
+    text = (report / "tables" / "renet_table2_disfa_f1.tex").read_text()
+    ours, published = text[text.index(r"\midrule") : text.index(r"\bottomrule")].split(r"\midrule")[1:]
+    names = [line.split(" & ")[0].strip() for line in ours.splitlines() if "&" in line]
+    assert names == ["renet", "resnet18", "right"]
+    row = next(line for line in published.splitlines() if line.strip().startswith("RE-Net &"))
+    printed = ["38.8", "31.1", "57.2", "50.1", "50.2", "75.5", "86.6", "50.6", "55.0"]
+    assert [cell.strip() for cell in row.split("&")][1:10] == printed
+    interval = table_of((report / "report.md").read_text(), "renet: F1").loc["mean", "95 % interval"]
+    assert f"{{{interval}}}" in ours.splitlines()[1]
+    assert "right: not comparable (camera: left vs right; folds: 3 vs 1) with" in text
+    assert not re.search(r"^ *.*renet: not comparable \(camera", text, re.MULTILINE)
+    assert {path.stem for path in (report / "tables").iterdir()} >= {"renet_table2_disfa_f1", "renet_table5_disfa_icc"}
+
+
 def test_special_characters_are_escaped() -> None:
     table = Table("50 % & more", ["a_b", "x"], [["~", "[1, 2]"], ["mean", "1 ± 2"]], ["#1 {x}"])
     latex = to_latex(table)
