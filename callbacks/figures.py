@@ -393,7 +393,7 @@ def importance(
                     ha="center", fontsize=7,
                 )  # fmt: skip
         axes.set_xlabel(f"{score}, of the trials with a value")
-        axes.margins(x=0.08)
+        axes.margins(x=0.12)
     else:
         axes.barh(rows, [*size.values()], color=BLUE, height=0.6)
         axes.set_xlabel(f"increase of the mean absolute error when shuffled; score: {score}")

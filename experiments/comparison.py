@@ -79,11 +79,11 @@ def leaderboard_section(found: Sequence[Sequence[Pair]]) -> Section | None:
     Args:
         found: Of `groups`.
     """
-    tables = [
-        table
-        for group, metric in _contests(found)
-        for table in (_leaderboard(group, metric), _differences(group, metric))
-    ]
+    tables = []
+    for group, metric in _contests(found):
+        tables.append(_leaderboard(group, metric))
+        if len(group) > 2:
+            tables.append(_differences(group, metric))
     text = [
         "Runs are compared where dataset, edition, task, labels, frames and held-out subjects agree. The difference to "
         "the leader is paired: both runs are scored on the same resampled subjects. p is that of the bootstrap over "

@@ -45,8 +45,8 @@ def importance_section(found: Sequence[Sequence[Pair]]) -> Section | None:
         result = importance(columns, [e.name for e, *_ in trials], [score for *_, score in trials])
         if result is None:
             text.append(
-                f"{where}: too few to tell. It takes every combination of some values, with the same folds and seeds, "
-                f"or {FOREST_FROM} settings or more."
+                f"{where}: too few to tell. It takes every combination of two parameters or more, or several folds or "
+                f"seeds of every variant, the same of each, or {FOREST_FROM} settings or more."
             )
             continue
         caption = f"{where}, {len(trials)} trials: {_method(result)}"

@@ -9,15 +9,8 @@ from experiments.sections import Section
 from experiments.tables import to_markdown
 
 # Facts of runs that are no settings of theirs, and whose values are too many or too long to choose from.
-NO_FACETS = {
-    "AUs",
-    "parameters",
-    "finished folds (seeds)",
-    "unfinished",
-    "held-out subjects",
-    "held-out frames",
-    "commit",
-}
+NO_FACETS = {"AUs", "expressions", "subject lists", "parameters", "finished folds (seeds)", "unfinished"}
+NO_FACETS |= {"held-out subjects", "held-out frames", "commit", "licence of the data"}
 CHOICES = 12
 
 

@@ -31,7 +31,7 @@ class Importance:
 
 
 def distinct(columns: Columns) -> dict[str, list[str]]:
-    """Parameters that differ between trials; those that always change together are one, named by all.
+    """Parameters that differ between trials; those that always change together are one, named by the first of them.
 
     Args:
         columns: Parameter -> its value in every trial, as text.
@@ -41,7 +41,12 @@ def distinct(columns: Columns) -> dict[str, list[str]]:
         order = {value: place for place, value in enumerate(dict.fromkeys(values))}
         if len(order) > 1:
             together.setdefault(tuple(order[value] for value in values), []).append(name)
-    return {" = ".join(names): list(columns[names[0]]) for names in together.values()}
+    return {_joined(names): list(columns[names[0]]) for names in together.values()}
+
+
+def _joined(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 2} more" if len(names) > 3 else ""
+    return " = ".join(names[:2] if more else names) + more
 
 
 def is_full_grid(columns: Columns) -> bool:
@@ -62,17 +67,18 @@ def importance(columns: Columns, setting: Sequence[str], score: Sequence[float],
         seed: Of the forest.
 
     Returns:
-        None where there is nothing to say: fewer than two settings, or too few for a forest and no grid.
+        None where there is nothing to say: fewer than two settings, too few for a forest and no grid, or one parameter
+        alone, fold and seed included, to which there is no other to compare it.
     """
     differing = distinct(columns)
+    variants = distinct({"variant": setting} | {name: columns[name] for name in ("fold", "seed")})
     if len(set(setting)) < 2:
         return None
-    if is_full_grid(differing):
+    if len(differing) > 1 and is_full_grid(differing):
         return _marginal(differing, score)
     if len(set(setting)) >= FOREST_FROM:
         return _forest(differing, setting, score, seed)
-    variants = distinct({"variant": setting} | {name: columns[name] for name in ("fold", "seed")})
-    return _marginal(variants, score) if is_full_grid(variants) else None
+    return _marginal(variants, score) if len(variants) > 1 and is_full_grid(variants) else None
 
 
 def _means(columns: Columns, score: Sequence[float]) -> dict[str, dict[str, float]]:

@@ -178,7 +178,7 @@ def test_the_page_sorts_searches_and_filters(browser: Browser, page: Path) -> No
     assert [row[0] for row in rows(browser, leaderboard)] == ["a"]
 
     # A search leaves rows that have all words, counting those of the titles above them.
-    browser.click("document.querySelector('button[type=reset]')")
+    browser.click("document.querySelector('#clear')")
     assert len(rows(browser, leaderboard)) == 3
     browser.click("document.querySelector('#search')")
     browser.type("AU12 ninus")
@@ -191,7 +191,7 @@ def test_the_page_sorts_searches_and_filters(browser: Browser, page: Path) -> No
     assert all(row[0] == "AU12" for row in left)
     assert browser.js("document.querySelector('#count').value").startswith(f"{len(left)} of ")
     assert set(titles(browser)) == {"Comparison of the runs", "Significance"}
-    browser.click("document.querySelector('button[type=reset]')")
+    browser.click("document.querySelector('#clear')")
     assert len(titles(browser)) > 8
 
     # Heads stay in sight above the rows, and the filter above the page.
