@@ -18,6 +18,7 @@ from lightning_modules.common.metrics import average_precision, operating_points
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+DASHES = ("-", "--", ":", "-.")  # of more lines than colours
 GREY = "#8A8A8A"
 
 styled = mpl.rc_context(
@@ -198,6 +199,7 @@ def timeline(frames: ArrayLike, true: ArrayLike, prob: Mapping[str, ArrayLike], 
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.grid(axis="y", visible=False)
     panels[-1].set_xlabel("frame")
+    figure.supylabel("probability", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return figure
@@ -350,17 +352,19 @@ def training_curves(runs: Mapping[str, pd.DataFrame], monitor: str) -> Figure:
         runs: Label -> `metrics.csv` as Lightning's CSVLogger writes it (rows of several kinds, empty cells NaN).
         monitor: Column of the validation score, such as `val/f1_mean`.
     """
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     panels = figure.subplots(1, 2)
+    drawn = {}
     for axes, column in zip(panels, ("train/loss", monitor), strict=True):
-        for label, metrics in runs.items():
+        for number, (label, metrics) in enumerate(runs.items()):
             if column in metrics:
                 by_epoch = metrics.groupby("epoch")[column].mean().dropna()
-                axes.plot(by_epoch.index, by_epoch.to_numpy(), marker=".", label=label)
+                style = {"color": CYCLE[number % len(CYCLE)], "linestyle": DASHES[number // len(CYCLE) % len(DASHES)]}
+                (drawn[label],) = axes.plot(by_epoch.index, by_epoch.to_numpy(), marker=".", **style)
         axes.set(xlabel="epoch", title=column)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if axes.lines:
-            axes.legend(fontsize=8)
+    if drawn:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", fontsize=8)
     return figure
 
 
