@@ -1,5 +1,6 @@
 """A table of text cells, and how it is written down."""
 
+import re
 from dataclasses import dataclass, field
 
 LATEX = {
@@ -17,7 +18,11 @@ LATEX = {
     "≥": r"$\geq$",
     "–": "--",
     "·": r"$\cdot$",
+    "²": r"$^2$",
+    "<": r"$<$",
+    ">": r"$>$",
 }
+NARROW = 10  # columns; more need smaller type to fit a page
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def to_latex(table: Table) -> str:
     """A booktabs table; needs `\\usepackage{booktabs}`."""
     lines = [
         r"\begin{table}",
-        r"  \centering\small",
+        r"  \centering" + (r"\small" if len(table.header) <= NARROW else r"\footnotesize\setlength{\tabcolsep}{3pt}"),
         rf"  \caption{{{escape_latex(table.caption)}}}",
         rf"  \begin{{tabular}}{{{'l' + ('l' if table.text else 'r') * (len(table.header) - 1)}}}",
         r"    \toprule",
@@ -94,8 +99,9 @@ def to_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(LATEX.get(character, character) for character in text)
+    """Text with LaTeX's special characters escaped, and a minus before a number longer than a hyphen."""
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.)-])-(?=\.?\d)", "$-$", escaped)
 
 
 def _padded(table: Table, row: list[str], widths: list[int]) -> list[str]:

@@ -343,6 +343,10 @@ def test_special_characters_are_escaped() -> None:
     assert r"a\_b & x \\" in latex
     assert r"\textasciitilde{} & {[1, 2]} \\" in latex
     assert r"1 $\pm$ 2" in latex
+    numbers = to_latex(Table("a -> b", ["fold1-seed0", "p"], [["[-1.2, -.3]", "<.001"]]))
+    assert r"\caption{a -$>$ b}" in numbers
+    assert r"fold1-seed0 & p \\" in numbers
+    assert r"{[$-$1.2, $-$.3]} & $<$.001 \\" in numbers
     assert to_markdown(Table("t", ["a"], [["x|y"]])).splitlines()[-1] == "| x\\|y |"
     assert to_text(table).splitlines()[1:3] == ["a_b        x", "------------"]
 
