@@ -35,7 +35,7 @@ from experiments.sections import (
     runs_section,
 )
 from experiments.summary import further_tables, main_tables, print_table, summarize, summary_of
-from experiments.tables import to_latex, to_text
+from experiments.tables import PREAMBLE, to_latex, to_text
 from experiments.terminal import exit_with
 
 DEFAULT_PROTOCOLS = ("strict", "paper", "pooled")
@@ -177,11 +177,10 @@ def _write(
     intro = ["Made from the prediction ledgers alone. Undefined values are shown as – and stay out of means."]
     write_pages(out, "report", title, intro, sections, runs)
     tables = [table for section in sections for table in section.tables]
-    needs = "% needs \\usepackage{booktabs}"
-    write_whole(out / "report.tex", "\n\n".join([needs, *map(to_latex, tables)]) + "\n")
+    write_whole(out / "report.tex", "\n\n".join([PREAMBLE, *map(to_latex, tables)]) + "\n")
     for table in tables:
         if table.name:
-            write_whole(out / "tables" / f"{table.name}.tex", f"{needs}\n\n{to_latex(table)}\n")
+            write_whole(out / "tables" / f"{table.name}.tex", f"{PREAMBLE}\n\n{to_latex(table)}\n")
     write_whole(out / "report.csv", numbers.to_csv(index=False))
 
 

@@ -22,7 +22,8 @@ LATEX = {
     "<": r"$<$",
     ">": r"$>$",
 }
-NARROW = 10  # columns; more need smaller type to fit a page
+NARROW = 10  # columns; more do not fit a page
+PREAMBLE = r"% needs \usepackage{booktabs,graphicx}"
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,13 @@ def to_text(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table; needs `\\usepackage{booktabs}`."""
+    """A booktabs table, of many columns made as wide as the line; see `PREAMBLE`."""
+    wide = len(table.header) > NARROW
     lines = [
         r"\begin{table}",
-        r"  \centering" + (r"\small" if len(table.header) <= NARROW else r"\footnotesize\setlength{\tabcolsep}{3pt}"),
+        r"  \centering\small",
         rf"  \caption{{{escape_latex(table.caption)}}}",
+        r"  \resizebox{\linewidth}{!}{%" if wide else "  {%",
         rf"  \begin{{tabular}}{{{'l' + ('l' if table.text else 'r') * (len(table.header) - 1)}}}",
         r"    \toprule",
         f"    {_latex_row(table.header)}",
@@ -93,7 +96,7 @@ def to_latex(table: Table) -> str:
     for place, row in enumerate(table.rows):
         ruled = row[0] == "mean" or 0 < place == table.rule
         lines += [r"    \midrule"] * ruled + [f"    {_latex_row(row)}"]
-    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    lines += [r"    \bottomrule", r"  \end{tabular}}"]
     lines += [rf"  \par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
 
