@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from callbacks import figures
 from experiments.analysis.importance import FOREST_FROM, Importance, distinct, importance
-from experiments.comparison import Pair, common
+from experiments.comparison import LOWER_IS_BETTER, Pair, common
 from experiments.evaluation import over
 from experiments.ledgers import Experiment
 from experiments.sections import HEADLINES, Section, picture
 from experiments.summary import PERCENT, TITLES, interval_text, number_text
 from experiments.tables import Table
+
+LISTED = 8  # values of a parameter; of more, only the best is named
 
 # -------------------------------------------------------------------------------------------------------- importance
 
@@ -83,7 +85,11 @@ def _method(result: Importance) -> str:
 def _importance_table(result: Importance, metric: str, caption: str) -> Table:
     rows = []
     for name, size in result.size.items():
-        means = ", ".join(f"{value}: {number_text(metric, mean)}" for value, mean in result.means[name].items())
+        of = result.means[name]
+        means = ", ".join(f"{value}: {number_text(metric, mean)}" for value, mean in of.items())
+        if len(of) > LISTED:
+            best = (min if metric in LOWER_IS_BETTER else max)(of, key=of.__getitem__)
+            means = f"{len(of)} values, best {best}: {number_text(metric, of[best])}"
         rows.append([name, number_text(metric, size, digits=2 if metric in PERCENT else 4), means])
     unit = f"{TITLES[metric]} in percent" if metric in PERCENT else TITLES[metric]
     return Table(caption, ["parameter", f"importance, {unit}", f"mean {unit} by value"], rows, text=True)
