@@ -1,6 +1,5 @@
 """Where numbers of a run go while it runs: metrics.csv always, W&B or TensorBoard beside it."""
 
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+from callbacks.wandb_mirror import WandbMirror, wandb_mode
 
 
 class MetricsCSV(Logger):
@@ -92,43 +93,17 @@ class EpochLines(pl.Callback):
         rank_zero_info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(numbers)}")
 
 
-def wandb_mode(mode: str) -> str:
-    """What W&B mode ``auto`` means here: online when a key is found, else offline, never a question.
-
-    Args:
-        mode: ``auto``, ``online``, ``offline`` or ``disabled``.
-    """
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    import netrc
-
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        known = netrc.netrc().authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        known = False
-    if os.environ.get("WANDB_API_KEY") or known:
-        return "online"
-    rank_zero_info("W&B: no key found, so this run is recorded offline (`wandb login` sends later ones)")
-    return "offline"
-
-
-def tracker(kind: str, mode: str, folder: Path, name: str, group: str, config: dict[str, Any]) -> list[Logger]:
+def tracker(kind: str, mode: str, folder: Path, **settings: Any) -> list[Logger]:
     """Loggers beside metrics.csv.
 
     Args:
         kind: ``wandb``, ``tensorboard`` or ``none``.
         mode: W&B mode, see `wandb_mode`.
         folder: Run folder.
-        name: Name of the run.
-        group: What folds and seeds of one experiment share.
-        config: Settings to show beside the run; plain types.
+        settings: Of W&B, see `WandbMirror`.
     """
     if kind == "tensorboard":
         return [TensorBoardLogger(folder, name="tensorboard", version="")]
     if kind == "none" or (resolved := wandb_mode(mode)) == "disabled":
         return []
-    settings: dict[str, Any] = {"save_dir": folder, "name": name, "group": group, "job_type": "fold", "config": config}
-    return [WandbLogger(project="facsuite", offline=resolved == "offline", **settings)]
+    return [WandbMirror(folder, resolved, **settings)]

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import yaml
@@ -77,9 +79,12 @@ class RunArgs:
 
     Attributes:
         name: Folder of the experiment below ``trainer.default_root_dir``.
+        vary: Keys, such as ``model.lr``, whose values are added to the name where they are not what the configuration
+            files say; ``config`` adds which file was the last. So the trials of a sweep get a folder each.
         requires: ``CONFIG [ARGUMENTS]`` of runs whose products this run reads; each runs first, unless it is done.
         tracker: Where numbers go beside metrics.csv.
-        wandb: W&B mode; ``auto`` is online when a key is found, else offline.
+        wandb: W&B mode; ``auto`` is online when a key is found, else offline. Faces are never sent.
+        artifacts: Whether W&B also gets the ledgers and the best checkpoint.
         threshold: Rule of the tuned threshold reported beside 0.5 (``f1_tuned``): chosen on validation subjects by
             highest F1 or by precision = recall, or on the test itself as some papers do.
         flip: Also score the mean over each test image and its mirror image.
@@ -92,9 +97,11 @@ class RunArgs:
     """
 
     name: str
+    vary: list[str] = field(default_factory=list)
     requires: list[str] = field(default_factory=list)
     tracker: Literal["wandb", "tensorboard", "none"] = "wandb"
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    artifacts: bool = False
     threshold: Literal["0.5", "val_f1", "val_break_even", "test_f1"] = "val_f1"
     flip: bool = False
     refit: bool = False
@@ -133,6 +140,8 @@ class EarlyStoppingArgs:
 class SuiteCLI(LightningCLI):
     """LightningCLI that parses only: run.py checks everything before anything is built."""
 
+    _made: ClassVar[LightningArgumentParser | None] = None
+
     def __init__(self, argv: list[str]) -> None:
         super().__init__(
             AUModule,
@@ -154,6 +163,13 @@ class SuiteCLI(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    def setup_parser(self, *arguments: Any) -> None:
+        """Make the parser once: it is always the same, and a sweep parses hundreds of lines."""
+        if SuiteCLI._made is None:
+            super().setup_parser(*arguments)
+            SuiteCLI._made = self.parser
+        self.parser = SuiteCLI._made
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups run, checkpoint and early_stopping."""
         parser.add_class_arguments(RunArgs, "run")
@@ -166,6 +182,10 @@ class SuiteCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise ConfigError(innermost(error), "`--help` and `--model.help=CLASS` list the keys and types") from error
+        run = self.config.run
+        if run.vary:
+            run.name = "-".join([run.name, *varied(args, run.name, run.vary, self.config)])
+            run.vary = []
 
     def _set_seed(self) -> None:
         """Nothing yet: see `build`."""
@@ -182,6 +202,11 @@ class SuiteCLI(LightningCLI):
     def make_trainer(self, **overrides: Any) -> pl.Trainer:
         """A Trainer from the configuration; ``overrides`` win."""
         return pl.Trainer(**{**self.config_init.trainer, **overrides})
+
+    @property
+    def experiment(self) -> Path:
+        """Folder of all folds and seeds of the experiment."""
+        return Path(self.config.trainer.default_root_dir or "runs") / self.config.run.name
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -234,6 +259,63 @@ def find_config(name: str) -> Path:
             return place
     known = ", ".join(sorted(p.name for p in CONFIGS.glob("[!_]*.yaml")))
     raise ConfigError(f"--config {name}: no such file, nor one in {CONFIGS}", f"choose from {known}")
+
+
+def split_configs(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Paths of the configurations of a normalised command line, and what follows them."""
+    number = list(argv).count("--config")
+    return list(argv[1 : 2 * number : 2]), list(argv[2 * number :])
+
+
+def is_overlay(path: str) -> bool:
+    """Whether a configuration says how to run, and nothing of what."""
+    return Path(path).parent.name == "overlays"
+
+
+def varied(argv: Sequence[str], name: str, keys: Sequence[str], config: Any) -> list[str]:
+    """``key=value`` of the keys that the command line gives another value than its configuration files.
+
+    Args:
+        argv: Normalised command line.
+        name: Of the experiment, by its files.
+        keys: See ``run.vary``.
+        config: What ``argv`` was parsed into.
+    """
+    configs, words = split_configs(argv)
+    own = {*keys, "run.vary", "data.fold", "seed_everything"}
+    rest = [word for word in words if word.lstrip("-").partition("=")[0] not in own]
+    files = [word for path in configs for word in ("--config", path)]
+    usual = _parsed((*files, *rest, "--run.vary=[]"))
+    short = [key.rpartition(".")[2] for key in keys]
+    parts = []
+    for key, last in zip(keys, short, strict=True):
+        if key == "config":
+            stem = next(Path(path).stem for path in reversed(configs) if not is_overlay(path))
+            parts += [stem] * (stem != name)
+        elif (value := _value(config, key)) != _value(usual, key):
+            parts.append(f"{last if short.count(last) == 1 else key}={in_a_name(value)}")
+    return parts
+
+
+@lru_cache(maxsize=256)  # the folds and seeds of a sweep ask the same
+def _parsed(argv: tuple[str, ...]) -> Any:
+    return SuiteCLI(list(argv)).config
+
+
+def _value(config: Any, key: str) -> Any:
+    top, _, rest = key.partition(".")
+    if top not in ("model", "data"):
+        return config.get(key)
+    return config[top].init_args.get(rest) if rest else config[top].class_path.rpartition(".")[2]
+
+
+def in_a_name(value: Any) -> str:
+    """A value as a part of a folder's name: no blanks and slashes, at most 40 characters."""
+    if isinstance(value, list):
+        return "_".join(map(in_a_name, value)) or "none"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = re.sub(r"[^\w.+-]+", "_", text.lower() if value is None or isinstance(value, bool) else text).strip("_")
+    return text if len(text) <= 40 else f"{text[:33]}~{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def hashed(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What an emotion network still knows of the action units that it started from: tables and pictures.
 
-    python experiments/explain.py runs/emotiram_megraph_disfa_caer_s [runs/emotiram_au_loss ...] [--out DIR] [--faces]
+    python experiments/explain.py runs/emotiram_fau_caer_s [runs/ANOTHER ...] [--out DIR] [--faces]
 
 For every finished EmotiRAMFAU run (Masur et al. 2023, Sec. IV-B): scores of its AUs on the held-out subjects of the AU
 stage before and after it learnt emotions (Table II), AU6 and AU12 on pictures of happiness (Table III), which AUs are

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import default_collate
 
@@ -22,9 +21,12 @@ from callbacks.ledger import Ledger, write_parquet
 from callbacks.recalibration import Recalibration
 from callbacks.tracking import EpochLines, EpochRows, MetricsCSV, tracker
 from callbacks.uncertain_frames import UncertainFrames
+from callbacks.wandb_mirror import WandbMirror
 from datamodules.base import AUDataModule
+from experiments import mirrored
 from experiments.analysis import complexity
-from experiments.cli import SuiteCLI
+from experiments.cli import SuiteCLI, flatten
+from experiments.plugins import check_processes, plugins
 from experiments.run_folder import RunFolder, State
 from lightning_modules.base import AUModule
 from lightning_modules.common import metrics, weights
@@ -47,9 +49,13 @@ class Fold:
         self.cli, self.model, self.data, self.folder = cli, model, data, folder
         self.scored: Path | None = None
         self.options = cli.config.run
-        name = f"{self.options.name}-f{data.fold}-s{cli.config.seed_everything}"
         kind = self.options.tracker if is_rank_zero() else "none"
-        self.loggers = tracker(kind, self.options.wandb, folder.path, name, self.options.name, folder.settings)
+        self.seed = cli.config.seed_everything
+        named = mirrored.identity(
+            self.options.name, type(model).__name__, data.dataset, data.fold, self.seed, bool(self.options.checkpoint)
+        )
+        config = dict(flatten(folder.settings))
+        self.loggers = tracker(kind, self.options.wandb, folder.path, config=config, **named)
 
     def run(self, state: State) -> None:
         """Train (or go on, unless the model came trained), score, and close the folder."""
@@ -64,6 +70,9 @@ class Fold:
         if is_rank_zero():
             result |= {"sizes": sizes, "epochs": epochs, "seconds": round(time.monotonic() - started, 1)}
             self.folder.close(metrics.to_json(result))
+            for mirror in self.loggers:
+                if isinstance(mirror, WandbMirror):
+                    mirrored.finish_fold(mirror, self.folder.path, self.data.fold, self.seed, self.options.artifacts)
 
     def train(self, state: State) -> int:
         """Fit, and give the model the weights of the best epoch; returns how many epochs are behind them."""
@@ -148,14 +157,15 @@ class Fold:
         if not sys.stderr.isatty():
             callbacks = [*callbacks, EpochLines()]
             overrides["enable_progress_bar"] = False
-        if SLURMEnvironment.detect():  # a requeued job goes on from last.ckpt, not from files beside other array tasks
-            overrides["plugins"] = [*(configured.plugins or []), SLURMEnvironment(auto_requeue=False)]
-        return self.cli.make_trainer(
+        trainer = self.cli.make_trainer(
             logger=loggers or False,
             callbacks=[*(configured.callbacks or []), *callbacks],
             default_root_dir=self.folder.path,
+            plugins=[*(configured.plugins or []), *plugins(configured.sync_batchnorm)],
             **overrides,
         )
+        check_processes(trainer, configured.sync_batchnorm, self.model)
+        return trainer
 
     def facts(self, trainer: pl.Trainer) -> dict[str, Any]:
         """What must travel with the scores."""
@@ -180,7 +190,7 @@ class Fold:
             "unreadable_frames": data.unreadable,
             "left_out_frames": data.left_out,
             "repeated_neighbours": data.repeated_neighbours,
-            "seed": self.cli.config.seed_everything,
+            "seed": self.seed,
             "select_on": state["select_on"],
             "initialisation": model.initialisation,
             "threshold_rule": self.options.threshold,
@@ -191,6 +201,7 @@ class Fold:
             "pairs": data.drawn_pairs and data.drawn_pairs.facts,
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "world_size": trainer.world_size,
+            "effective_batch": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
             "precision": str(trainer.precision),
             "versions": {name: version(name) for name in packages},
             "commit": commit(),

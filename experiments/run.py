@@ -13,21 +13,25 @@ import shlex
 import statistics
 import subprocess
 import sys
+import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event
 
 import torch
+from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_info
 
+from callbacks.wandb_mirror import AGENT
 from datamodules.base import AUDataModule
 from datamodules.jobs import usable_cpus
-from experiments import report
-from experiments.cli import ConfigError, SuiteCLI, normalise
+from experiments import mirrored, report
+from experiments.cli import ConfigError, SuiteCLI, is_overlay, normalise, split_configs
+from experiments.environment import tied
 from experiments.fold import Fold, is_rank_zero
-from experiments.run_folder import RunFolder, write_text
+from experiments.processes import Pool, gpus, on_gpus
+from experiments.run_folder import RunFolder, unwritable, write_text
 from experiments.terminal import exit_with
 from lightning_modules.base import AUModule
 from lightning_modules.common import metrics, weights
@@ -43,6 +47,7 @@ def main(argv: list[str]) -> int:
         ".*LeafSpec",  # Lightning calls torch's deprecated name
         "Checkpoint directory .* exists and is not empty",  # a run that goes on
         r"Found .* module\(s\) in eval mode",  # AUNet's FAN stays frozen
+        "The `srun` command is available",  # sweep.py submits
     ):
         warnings.filterwarnings("ignore", message=expected)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(quiet)
@@ -70,50 +75,27 @@ def run_folds(argv: list[str]) -> int:
     cli = SuiteCLI([*argv, "--data.fold=1"])
     _, data = cli.build()
     data.check()
-    devices = [str(i) for i in range(torch.cuda.device_count())]
-    free: SimpleQueue[str | None] = SimpleQueue()
-    for device in devices:
-        free.put(device)
-    if not devices:
-        free.put(None)
-
-    stop = Event()  # set when a fold failed or the user interrupted: folds that wait are not begun
-
-    def run(fold: int) -> int | None:
-        device = free.get()
-        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device and len(devices) > 1 else {})
-        try:
-            if stop.is_set():
-                return None
-            command = [sys.executable, __file__, *argv, f"--data.fold={fold}"]
-            code = subprocess.run(command, env=environment, check=False).returncode
-            if code:
-                stop.set()
-            return code
-        finally:
-            free.put(device)
-
-    with ThreadPoolExecutor(max(1, len(devices))) as pool:
-        try:
-            codes = dict(enumerate(pool.map(run, range(1, data.n_folds + 1)), 1))
-        except KeyboardInterrupt:
-            stop.set()
-            raise
+    waiting = list(range(1, data.n_folds + 1))
+    codes: dict[int, int] = {}
+    with Pool[int](on_gpus(gpus())) as pool:
+        while waiting or pool.running:
+            if any(codes.values()):
+                waiting.clear()  # those that run go on to their end
+            while waiting and pool.free:
+                fold = waiting.pop(0)
+                pool.start(fold, [*argv, f"--data.fold={fold}"])
+            codes |= pool.ended()
     if failed := {fold: code for fold, code in codes.items() if code}:
         said = ", ".join(f"fold {fold} (exit code {code})" for fold, code in failed.items())
         print(f"not finished: {said}; the same command goes on from here", file=sys.stderr)
-        return max(failed.values())
-    experiment = experiment_folder(cli)
+        return max(1, *failed.values())
+    experiment = cli.experiment
     summary = report.summarize(experiment)
     write_text(experiment / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     report.print_table(summary)
     print(f"report: {report.write_report([experiment], experiment / 'report')}")
+    mirrored.show_experiment(experiment, cli.config.run.tracker, cli.config.run.wandb)
     return 0
-
-
-def experiment_folder(cli: SuiteCLI) -> Path:
-    """Folder of all folds and seeds of an experiment."""
-    return Path(cli.config.trainer.default_root_dir or "runs") / cli.config.run.name
 
 
 def run_fold(argv: list[str]) -> int:
@@ -131,8 +113,7 @@ def run_fold(argv: list[str]) -> int:
     if by_folds:
         train_as_long_as_the_folds(argv, cli, data.n_folds)
         model, data = cli.build()
-    name = f"fold{data.fold}-seed{cli.config.seed_everything}"
-    folder = RunFolder(experiment_folder(cli) / name, cli.settings)
+    folder = RunFolder.of(cli)
     state = folder.state()
     if state != "done":
         data.prepare_data()
@@ -158,9 +139,7 @@ def train_as_long_as_the_folds(argv: list[str], cli: SuiteCLI, n_folds: int) -> 
     Raises:
         ConfigError: A fold failed, or was run with other settings.
     """
-    settings = [SuiteCLI([*argv, f"--data.fold={fold}"]).settings for fold in range(1, n_folds + 1)]
-    root, seed = experiment_folder(cli), cli.config.seed_everything
-    folders = [RunFolder(root / f"fold{fold}-seed{seed}", of_fold) for fold, of_fold in enumerate(settings, 1)]
+    folders = [RunFolder.of(SuiteCLI([*argv, f"--data.fold={fold}"])) for fold in range(1, n_folds + 1)]
     if is_rank_zero() and any(folder.state() != "done" for folder in folders):
         print(f"required: folds 1 to {n_folds}, which choose the number of epochs", flush=True)
         if code := run_folds(argv):
@@ -195,24 +174,41 @@ def run_required(command: str, argv: list[str], cli: SuiteCLI) -> None:
         ConfigError: It failed.
     """
     configs, own = split_configs(normalise(["--config", *shlex.split(command)]))
-    overlays = [path for path in split_configs(argv)[0] if Path(path).parent.name == "overlays"]
+    overlays = [path for path in split_configs(argv)[0] if is_overlay(path)]
     config = cli.config
     inherited = [f"--trainer.{key}={config.trainer[key]}" for key in INHERITED_TRAINER if config.trainer[key]]
     required = SuiteCLI([word for path in configs for word in ("--config", path)])
     if required.config.data.class_path == config.data.class_path:
         inherited += [word for word in argv if word.startswith("--data.")]
     inherited += [f"--data.fold={config.data.init_args.fold}", f"--seed_everything={config.seed_everything}"]
-    line = [word for path in [*configs, *overlays] for word in ("--config", path)]
+    line = [word for path in [*configs, *overlays] for word in ("--config", path)] + inherited + own
     print(f"required: {command}", flush=True)
-    code = subprocess.run([sys.executable, __file__, *line, *inherited, *own], check=False).returncode
+    with alone_at(RunFolder.of(SuiteCLI(line))):
+        env = {name: value for name, value in tied().items() if name not in AGENT}
+        code = subprocess.run([sys.executable, __file__, *line], check=False, env=env).returncode
     if code:
         raise ConfigError(f"run.requires: '{command}' ended with exit code {code}", "mend what it printed above")
 
 
-def split_configs(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Paths of the configurations of a normalised command line, and what follows them."""
-    number = argv.count("--config")
-    return argv[1 : 2 * number : 2], argv[2 * number :]
+@contextmanager
+def alone_at(folder: RunFolder) -> Iterator[None]:
+    """Wait until nobody makes the run of a folder, and keep others that require it waiting meanwhile."""
+    lock = FileLock(folder.path.with_name(f".{folder.path.name}.required.lock"))
+    try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"{folder.path}: another process makes it; this one waits", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise unwritable(folder.path, error) from error
+    try:
+        while folder.busy():
+            time.sleep(1)
+        yield
+    finally:
+        lock.release()
 
 
 def describe(data: AUDataModule) -> str:

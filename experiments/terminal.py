@@ -1,5 +1,6 @@
 """What commands say on the terminal: how they end, and two lines for what is wrong and what to do."""
 
+import errno
 import inspect
 import json
 import re
@@ -21,6 +22,12 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
         # Lightning leaves so after SIGTERM, which would read as success.
         print("terminated; the same command goes on from here", file=sys.stderr)
         code = 143
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: the disk is full{where}\nremedy: make room; the same command goes on from here", file=sys.stderr)
+        code = 1
     except Exception as error:
         remedy = getattr(error, "remedy", None)
         if remedy is None:

@@ -89,8 +89,12 @@ class AUModule(pl.LightningModule, ABC):
         return {}
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Make the step's randomness a function of (seed, step, rank), so that a resumed run repeats it exactly."""
-        torch.manual_seed(self.step_seed(1 + self.global_rank))
+        """Make the step's randomness a function of (seed, step, rank), so that a resumed run repeats it exactly.
+
+        Batches whose gradients are accumulated belong to one step and must not repeat each other's draws.
+        """
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(self.step_seed(1 + self.global_rank, part))
 
     def step_seed(self, *more: int) -> int:
         """A seed for this training step: equal on all ranks unless ``more`` (not 0) tells them apart."""

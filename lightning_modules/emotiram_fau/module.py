@@ -230,7 +230,7 @@ class MEGraphAU(AUClassifier):
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Weighted asymmetric loss of the AUs; in MEFL also cross-entropy of the edges."""
-        similarity, edge = self.network.with_edges(self.pictures(batch))
+        similarity, edge = self.network(self.pictures(batch), with_edges=True)
         terms = {"au": weighted_asymmetric_loss(similarity.float(), batch["au"], self.au_weight)}
         if edge is not None:
             terms["edge"] = self.edge_weight * edge_loss(edge.float(), batch["au"])
@@ -334,7 +334,11 @@ class EmotiRAMFAU(Classifier):
             body.to(memory_format=torch.channels_last)
         else:
             body = MEGraphBody(MEGraph(backbone, n_aus, self.stage, self.neighbors), n_aus)
-        return EmotiRAMNetwork(body, self.hidden, len(self.expressions), self.dropout, self.frozen)
+        network = EmotiRAMNetwork(body, self.hidden, len(self.expressions), self.dropout, self.frozen)
+        if self.body == "megraph" and self.stage == "mefl":
+            # Emotions ask nothing of the edges, and DDP would wait for their gradients.
+            network.get_submodule("body.net.edge_classifier").requires_grad_(False)
+        return network
 
     @property
     def published(self) -> bool:
@@ -428,7 +432,7 @@ class EmotiRAMFAU(Classifier):
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy of the known expressions; with ``au_loss_weight`` also the distance to the teacher."""
         image = self.pictures(batch)
-        output, logit = self.network.both(image)
+        output, logit = self.network(image)
         terms = {"expression": masked_cross_entropy(logit, batch["expression"])}
         for teacher in self.teacher:
             code = self.network.body.code
@@ -439,7 +443,7 @@ class EmotiRAMFAU(Classifier):
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """``expression_prob`` (B, K), and what the body says of its AUs (see its own stage)."""
-        output, logit = self.network.both(self.pictures(batch))
+        output, logit = self.network(self.pictures(batch))
         return {"expression_prob": logit.float().softmax(-1), **self.network.body.readout(output)}
 
     def features(self, batch: dict[str, Any]) -> Tensor:

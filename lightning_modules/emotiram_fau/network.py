@@ -91,13 +91,14 @@ class MEGraphBody(AUBody):
         self.net = net
         self.n_code = n_aus
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Image (B, 3, H, W) uint8 -> similarities of the AUs ``outputs``."""
-        return self.net.similarity(self.net.graph_features(self.normalize(image))[0])[:, self.outputs]
+    def forward(self, image: Tensor, with_edges: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Image (B, 3, H, W) uint8 -> similarities of the AUs ``outputs``.
 
-    def with_edges(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Image (B, 3, H, W) uint8 -> similarities (B, A), and in MEFL logits of the edges (B, A^2, 4)."""
+        ``with_edges``: similarities of all AUs, and in MEFL logits of the edges (B, A^2, 4).
+        """
         node, edge = self.net.graph_features(self.normalize(image))
+        if not with_edges:
+            return self.net.similarity(node)[:, self.outputs]
         return self.net.similarity(node), None if edge is None else self.net.edge_classifier(edge)
 
     def code(self, output: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ class EmotiRAMNetwork(nn.Module):
             self.body.eval()
         return self
 
-    def both(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image (B, 3, H, W) uint8 -> the body's output, and logits (B, K)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             output = self.body(image)
@@ -171,10 +172,6 @@ class EmotiRAMNetwork(nn.Module):
         for layer in list(self.head)[:-1]:
             x = layer(x)
         return x
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Image (B, 3, H, W) uint8 -> logits (B, K)."""
-        return self.both(image)[1]
 
 
 class FaceNetwork(nn.Module):

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_modules.common.backbones import InputNormalization
 from lightning_modules.common.heads import AUHead, AUNetwork, Task
+from lightning_modules.common.norms import synchronized_batch_norm
 
 RelationKind = Literal["fixed", "learnable", "identity", "none"]
 Normalizer = Literal["sum", "abs_sum", "relu_sum", "softmax"]
@@ -117,6 +118,7 @@ class AUBatchNorm2d(nn.Module):
         self.eps = norm.eps
         self.affine = affine
         self.momentum = momentum
+        self.synchronized = False  # whether a batch in training is that of all processes
         self.selected: tuple[int, Tensor] | None = None  # the AU, and its mixing weights (A,)
         for name in ("weight", "bias") if affine else ():
             self.register_parameter(name, nn.Parameter(getattr(norm, name).detach().repeat(n_aus, 1)))
@@ -136,6 +138,8 @@ class AUBatchNorm2d(nn.Module):
         au, mix = self.selected
         scale, shift = self.scale_and_shift(mix)
         mean, var = self.running_mean[au], self.running_var[au]  # views: batch_norm updates them in place
+        if self.training and self.synchronized:
+            return synchronized_batch_norm(x, mean, var, scale, shift, self.momentum, self.eps)
         return F.batch_norm(x, mean, var, scale, shift, self.training, self.momentum, self.eps)
 
     def as_affine(self, au: int, mix: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,15 +222,17 @@ class RENetwork(AUNetwork):
     def features(self, image: Tensor, aus: list[int] | None = None) -> Tensor:
         """Image (B, 3, H, W) uint8 -> (B, len(aus), F); None = ``outputs``, ``folded`` in evaluation without gradient.
 
-        With a gradient only one AU's graph is in memory at a time: the backward pass computes each again.
+        With a gradient only one AU's graph is in memory at a time: the backward pass computes each again. A compiled
+        network does neither, since torch.compile could not follow; it fuses normalisations itself.
         """
         x = self.stem(self.normalize(image))
-        if aus is None and not self.training and not torch.is_grad_enabled():
+        compiling = torch.compiler.is_compiling()
+        if aus is None and not (self.training or torch.is_grad_enabled() or compiling):
             folded = self.folded()
             return torch.stack([folded[au](x) for au in self.outputs], 1)
         mixing = self.relation()
         aus = self.outputs if aus is None else aus
-        if len(aus) == 1 or not torch.is_grad_enabled():
+        if len(aus) == 1 or not torch.is_grad_enabled() or compiling:
             return torch.stack([self._features(x, au, mixing[au]) for au in aus], 1)
         return torch.stack([self._recomputed_features(x, au, mixing[au]) for au in aus], 1)
 

@@ -1,6 +1,7 @@
 """Hand-made run folders."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,12 @@ def two_folds(tmp_path: Path) -> Path:
         },
     )
     return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="session")
+def wandb_schema() -> Callable[[Mapping[str, Any]], list[str]]:
+    """What W&B's own package finds wrong with a sweep."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is written for an older pydantic
+        sweeps = pytest.importorskip("sweeps", reason="W&B's package `sweeps` is in the extra `test`")
+    return sweeps.schema_violations_from_proposed_config

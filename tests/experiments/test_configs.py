@@ -2,8 +2,9 @@
 
 import json
 import subprocess
-from itertools import product
+from collections.abc import Iterator
 from pathlib import Path
+from pydoc import locate
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from torch._dynamo.utils import counters
 
 import experiments.run
 from datamodules.errors import DataError
@@ -19,6 +21,9 @@ from datamodules.mixture import DATASETS
 from experiments import explain
 from experiments.cli import CONFIGS, SuiteCLI, config_hash, normalise
 from experiments.run import main
+from experiments.run_folder import RunFolder
+from experiments.sweeping.plan import load_sweep
+from lightning_modules.common.classifier import AUClassifier
 from lightning_modules.common.errors import ModelError
 
 FILES = sorted(path.name for path in CONFIGS.glob("[!_]*.yaml"))
@@ -106,7 +111,7 @@ def smoke_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def requirements_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run what a configuration requires by the command line that run.py makes of it, on twins, in this process."""
 
-    def run(line: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(line: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(line, main([*line[2:], *smoke_words(Path(line[3]).name)]))
 
     monkeypatch.setattr(experiments.run, "subprocess", SimpleNamespace(run=run))
@@ -181,44 +186,81 @@ def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.Captur
     scratch = ["--config", "variants/emotiram_scratch.yaml", root]
     assert main([*smoke_words("emotiram_fau_synthetic.yaml"), *scratch]) == 0
     with pytest.raises(DataError, match="started from no AU stage"):
-        explain.main([str(smoke_root / "emotiram_scratch")])
+        explain.main([str(smoke_root / "emotiram_fau_synthetic-emotiram_scratch")])
 
 
-def sweep_lines(name: str) -> list[list[str]]:
-    """A command line for each combination of a sweep, as a W&B agent makes it."""
-    sweep = yaml.safe_load((CONFIGS.parents[1] / "sweeps" / name).read_text())
-    fixed = [word for word in sweep["command"] if not word.startswith("${") and word != "python"]
-    assert sweep["command"][-1] == "${args}"
-    given = [[f"--{key}={v}" for v in p.get("values", [p.get("value")])] for key, p in sweep["parameters"].items()]
-    return [[*fixed, *words] for words in product(*given)]
+HASHES: dict[Path, str] = {}  # run folders of all sweeps
+
+
+def apart(line: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words that say what is trained, and those that only say on which fold and by which seed."""
+    only = ("--data.fold=", "--seed_everything=")
+    return tuple(w for w in line if not w.startswith(only)), tuple(w for w in line if w.startswith(only))
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) -> None:
-    folders = set()
-    for line in sweep_lines(name):
-        config = SuiteCLI(normalise(line)).config
-        folders.add((config.run.name, config.data.init_args.fold, config.seed_everything))
-    assert len(folders) == len(sweep_lines(name)) > 1
+    sweep = load_sweep(Path(name))
+    content = yaml.safe_load((CONFIGS.parents[1] / "sweeps" / name).read_text())
+    lines = sweep.lines()
+    assert len(lines) == content["run_cap"] == len({*map(tuple, lines)})
+    what = list(dict.fromkeys(apart(line)[0] for line in lines))
+    when = list(dict.fromkeys(apart(line)[1] for line in lines))
+    assert len(what) * len(when) == len(lines)
+    assert all(len(words) == 2 for words in when), "fold and seed are among the parameters"
+    parsed = [SuiteCLI(normalise([*words, *when[0]])) for words in what]
+    assert len({cli.config.run.name for cli in parsed}) == len(what)
+    for folder in map(RunFolder.of, parsed):
+        assert HASHES.setdefault(folder.path, folder.hash) == folder.hash, (
+            f"another sweep has other runs in {folder.path}"
+        )
+    folders = {RunFolder.of(SuiteCLI(normalise([*what[0], *words]))).path.name for words in when}
+    assert len(folders) == len(when)
+    config = parsed[0].config
+    model, data = (locate(config[part].class_path) for part in ("model", "data"))
+    intensity = issubclass(model, AUClassifier) and config.model.init_args.get("task") == "intensity"
+    decides = ("val/icc_mean" if intensity else model.monitor, model.monitor_mode == "max")
+    assert sweep.metric == decides
+    dataset, epochs = data.__name__, config.trainer.max_epochs
+    costs = (CONFIGS.parents[1] / "docs" / "scale.md").read_text()
+    assert f"| `{Path(name).stem}` | {dataset} | {len(lines)} | {epochs} |" in costs
+    folds = {int(words[-1].partition("=")[2]) for words in map(sorted_by_key, when)}
+    assert folds <= set(range(1, data(**config.data.init_args.as_dict()).n_folds + 1))
 
 
-def test_every_variant_is_in_a_sweep() -> None:
-    words = {word.removeprefix("--config=") for name in SWEEPS for line in sweep_lines(name) for word in line}
-    assert {f"variants/{name}" for name in VARIANTS} <= words
+def sorted_by_key(words: tuple[str, ...]) -> list[str]:
+    """The seed, then the fold."""
+    return sorted(words, key=lambda word: "data.fold" in word)
 
 
-def test_the_variants_of_aunet_are_what_they_are_called() -> None:
-    lines = [line for name in SWEEPS if name.startswith("aunet") for line in sweep_lines(name)]
-    lines = [line for line in lines if "--data.fold=1" in line]
+@pytest.mark.parametrize("name", SWEEPS)
+def test_wandb_takes_every_sweep_as_it_stands(name: str, wandb_schema: Any) -> None:
+    content = yaml.safe_load((CONFIGS.parents[1] / "sweeps" / name).read_text())
+    del content["run_cap"]  # which W&B documents, and the schema of its package for NumPy 2 does not know yet
+    assert wandb_schema(content) == []
+    assert wandb_schema(content | {"method": "grd"})
+
+
+def first_runs(pattern: str) -> Iterator[tuple[str, list[str]]]:
+    """The configuration that is varied and the command line, in fold 1 by seed 0, of what sweeps run."""
+    for path in sorted((CONFIGS.parents[1] / "sweeps").glob(pattern)):
+        for line in load_sweep(path).lines():
+            if {"--data.fold=1", "--seed_everything=0"} <= {*line}:
+                config = [word.removeprefix("--config=") for word in line if word.startswith("--config=")]
+                yield "".join(config).removeprefix("variants/"), line
+
+
+def test_every_variant_of_aunet_is_in_a_sweep_and_is_what_it_is_called() -> None:
     built = {}
-    for line in lines:
+    for config, line in first_runs("aunet*"):
+        if config in built or not config or "mixture" in "".join(line):
+            continue
         model, data = SuiteCLI(normalise([*line, "--model.width=0.125", "--model.pretrained=false"])).build()
-        built[next(word for word in line if word.startswith("--config="))] = model
+        built[config] = model
         assert bool(data.neighbours) == model.temporal
         assert model.check(None) is None if not model.has_vae and model.backbone != "fan" else True
-    names = {name.removeprefix("--config=").removeprefix("variants/"): model.variant for name, model in built.items()}
-    assert names == {
-        "aunet_disfa.yaml": "AUNet",
+    names = {name: model.variant for name, model in built.items()}
+    expected = {
         "au_fan.yaml": "AU-FAN",
         "au_vae.yaml": "AU-VAE",
         "au_tdn.yaml": "AU-TDN",
@@ -226,31 +268,32 @@ def test_the_variants_of_aunet_are_what_they_are_called() -> None:
         "resnet18_imagenet.yaml": "resnet18 frozen",
         "resnet18_a.yaml": "resnet18 VAE TDN",
     }
+    assert names == expected | {name: "AUNet" for name in names if name.startswith("aunet")}
 
 
 def test_initialisations_of_transfer_au_are_what_they_are_called() -> None:
     found = {}
-    for line in (line for line in sweep_lines("transfer_initialisation.yaml") if "--seed_everything=0" in line):
+    for name, line in first_runs("transfer_initialisation.yaml"):
         config = SuiteCLI(normalise(line)).config
         model = config.model.init_args
-        found[config.run.name] = (bool(model.backbone_checkpoint), model.pretrained, model.frozen, config.run.requires)
+        found[name] = (bool(model.backbone_checkpoint), model.pretrained, model.frozen, config.run.requires)
     stage = ["transfer_multi_pie.yaml --fold 0"]
     assert found == {
-        "transfer_affwild2": (True, False, False, stage),
-        "transfer_frozen": (True, False, True, stage),
-        "transfer_imagenet": (False, True, False, []),
-        "transfer_scratch": (False, False, False, []),
+        "transfer_affwild2.yaml": (True, False, False, stage),
+        "transfer_frozen.yaml": (True, False, True, stage),
+        "transfer_imagenet.yaml": (False, True, False, []),
+        "transfer_scratch.yaml": (False, False, False, []),
     }
 
 
 def test_the_variants_of_emotiram_are_what_they_are_called() -> None:
     small = ["--model.width=0.125", "--model.hidden=[8]"]
     built = {}
-    for line in sweep_lines("emotiram_initialisation.yaml"):
+    for name, line in first_runs("emotiram_initialisation.yaml"):
         cli = SuiteCLI(normalise([*line, *small]))
         given = cli.config.model.init_args
         initialisation = given.backbone_checkpoint and given.backbone_checkpoint.split("/")[-4]
-        built[line[-1].removeprefix("--config=").removeprefix("variants/")] = (
+        built[name] = (
             initialisation or ("imagenet" if given.pretrained else "none"),
             given.frozen,
             given.scc,
@@ -267,6 +310,49 @@ def test_the_variants_of_emotiram_are_what_they_are_called() -> None:
         "emotiram_scc.yaml": ("heatmap_fau_bp4d_scc", False, "channel", False, True),
         "emotiram_au_loss.yaml": ("heatmap_fau_bp4d", False, "none", True, True),
     }
+
+
+def test_every_variant_is_in_a_sweep() -> None:
+    text = "".join((CONFIGS.parents[1] / "sweeps" / name).read_text() for name in SWEEPS)
+    assert [name for name in VARIANTS if f"variants/{name}" not in text] == []
+
+
+def test_a_variant_names_its_run_after_itself() -> None:
+    words = ["--config", "aunet_disfa.yaml", "--config", "variants/au_fan.yaml", "--config", "overlays/cpu.yaml"]
+    assert SuiteCLI(normalise(words)).config.run.name == "aunet_disfa-au_fan"
+
+
+# One configuration of each model class, a rendered one where there is one.
+COMPILED = {
+    yaml.safe_load((CONFIGS / name).read_text())["model"]["class_path"]: name
+    for name in sorted(FILES, key=lambda name: "_synthetic" in name)
+}
+
+
+@pytest.mark.usefixtures("requirements_in_process")
+@pytest.mark.parametrize("kind", COMPILED)
+def test_a_network_compiles_without_graph_breaks(kind: str, smoke_root: Path) -> None:
+    words = [*smoke_words(COMPILED[kind]), f"--trainer.default_root_dir={smoke_root}"]
+    given = SuiteCLI(normalise(words)).config.data.init_args
+    if given.pseudo.predictions:
+        assert main(words) == 0  # the run of another test, whose requirements have left these predictions
+    elif given.aus and "_synthetic" in COMPILED[kind]:
+        words += ["--data.aus=[1, 12]"]  # RE-Net runs once for each
+    model, data = SuiteCLI(normalise(words)).build()
+    data.prepare_data()
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    torch._dynamo.reset()
+    counters.clear()
+    model.network.compile(backend="eager", fullgraph=True)  # which raises at a break
+    torch.stack(list(model.train().losses(batch).values())).sum().backward()
+    with torch.no_grad():
+        model.eval().predictions(batch)
+    assert counters["stats"]["unique_graphs"] > 0
+    unused = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    assert unused == [], "DDP waits for their gradients"
 
 
 def test_a_mixture_counts_by_what_its_stores_hold(tmp_path: Path) -> None:

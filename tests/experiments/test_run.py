@@ -209,16 +209,32 @@ def test_a_finished_run_is_scored_again_for_what_it_lacks(tmp_path: Path, monkey
     assert result_of(folder)["metrics"] == first["metrics"]
 
 
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="Lightning knows float16 on GPUs alone")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("16-mixed", marks=on_gpu)])
+def test_half_precision_and_accumulated_gradients(tmp_path: Path, precision: str) -> None:
+    words = [f"--trainer.precision={precision}", "--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1"]
+    assert main(small(tmp_path, *words)) == 0
+    folder = tmp_path / "renet_synthetic" / "fold1-seed0"
+    assert result_of(folder)["precision"] == precision
+    assert pd.read_csv(folder / "metrics.csv")["step"].tolist() == [1]  # 4 batches are 2 steps, counted from 0
+    prob = pd.read_parquet(folder / "predictions.parquet").filter(like="_prob")
+    assert set(prob.dtypes) == {np.dtype(np.float32)}
+    assert prob.notna().all(axis=None)
+
+
 @pytest.mark.slow
-def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["resnet10t_synthetic", "renet_synthetic"])
+def test_a_compiled_network_learns_the_same(tmp_path: Path, name: str) -> None:
     others = ("renet_synthetic.yaml", "--config", "--model.recalibrate_batches=2")
-    words = ["--config", "resnet10t_synthetic.yaml", *(word for word in SMALL if word not in others)]
-    for name in ("plain", "compiled"):
-        extra = [f"--run.compile={str(name == 'compiled').lower()}", f"--trainer.default_root_dir={tmp_path / name}"]
+    words = ["--config", f"{name}.yaml", *(word for word in SMALL if word not in others)]
+    words += ["--model.recalibrate_batches=0"] * (name == "renet_synthetic")
+    for how in ("plain", "compiled"):
+        extra = [f"--run.compile={str(how == 'compiled').lower()}", f"--trainer.default_root_dir={tmp_path / how}"]
         assert main([*words, *extra]) == 0
     ledgers = [
-        pd.read_parquet(tmp_path / name / "resnet10t_synthetic" / "fold1-seed0" / "predictions.parquet")
-        for name in ("plain", "compiled")
+        pd.read_parquet(tmp_path / how / name / "fold1-seed0" / "predictions.parquet") for how in ("plain", "compiled")
     ]
     np.testing.assert_allclose(*(table.filter(like="_prob") for table in ledgers), atol=1e-3)
 
@@ -310,22 +326,30 @@ def test_a_terminated_run_says_so_and_goes_on(tmp_path: Path) -> None:
     assert not (folder / "result.json").exists()
 
 
-def test_two_processes_score_a_checkpoint_as_one_does(
-    finished: Path, folder: Path, tmp_path: Path, command: Callable[..., Completed]
-) -> None:
-    best = folder / "checkpoints" / "best.ckpt"
-    words = [f"--run.checkpoint={best}", "--data.batch_size=7", "--model.recalibrate_batches=0"]
-    assert main(small(tmp_path / "one", *words)) == 0
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    ended = command("run.py", *small(tmp_path / "two", *words, *two))
-    assert ended.returncode == 0, ended.stderr
+def test_two_processes_go_on_after_a_kill_and_end_as_one_with_twice_the_batch(tmp_path: Path) -> None:
+    epochs = ["--trainer.max_epochs=8", "--early_stopping.patience=null", "--model.recalibrate_batches=0"]
+    two = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.sync_batchnorm=true"]
+    script = Path(__file__).parents[2] / "experiments" / "run.py"
+    line = [sys.executable, str(script), *small(tmp_path / "two", *epochs, *two)]
     one, other = (tmp_path / name / "renet_synthetic" / "fold1-seed0" for name in ("one", "two"))
-    a, b = (pd.read_parquet(path / "predictions.parquet") for path in (one, other))
-    assert len(a) % 2 == 1
-    pd.testing.assert_frame_equal(a.filter(regex="^(?!.*_prob)"), b.filter(regex="^(?!.*_prob)"))
-    np.testing.assert_allclose(a.filter(like="_prob"), b.filter(like="_prob"), atol=1e-6)
-    assert result_of(one)["metrics"]["f1"] == result_of(other)["metrics"]["f1"]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not (other / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "goes on" in ended.stderr
+    assert main(small(tmp_path / "one", *epochs, "--data.batch_size=16")) == 0
     assert result_of(other)["world_size"] == 2
+    curves = [pd.read_csv(folder / "metrics.csv") for folder in (one, other)]
+    assert curves[1]["epoch"].tolist() == list(range(8))
+    np.testing.assert_allclose(*(curve["train/loss"] for curve in curves), rtol=0.01)
+    a, b = (pd.read_parquet(folder / "predictions.parquet") for folder in (one, other))
+    assert len(a) % 2 == 1  # one rank has to repeat a row, which the ledger drops
+    pd.testing.assert_frame_equal(a.filter(regex="^(?!.*_prob)"), b.filter(regex="^(?!.*_prob)"))
+    np.testing.assert_allclose(a.filter(like="_prob"), b.filter(like="_prob"), atol=0.02)
 
 
 def test_all_folds_in_one_command(tmp_path: Path, command: Callable[..., Completed]) -> None:
@@ -353,12 +377,17 @@ def test_an_error_is_two_lines_and_exit_code_two(tmp_path: Path, command: Callab
 
 def test_a_requirement_inherits_what_it_should(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: list[list[str]] = []
+    environment: dict[str, str] = {}
 
-    def record(line: list[str], **_: Any) -> Completed:
+    def record(line: list[str], env: dict[str, str], **_: Any) -> Completed:
         called.append(line)
+        environment.update(env)
         return subprocess.CompletedProcess(line, 0)
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", record)
+    monkeypatch.setenv("WANDB_RUN_ID", "of the trial")  # a W&B agent started this one
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
     overlay = ["--config", "overlays/cpu.yaml"]
     argv = normalise([*SMALL, *overlay, "--model.lr=1", "--fold", "2", "--seed", "5", "trainer.default_root_dir=out"])
     run_required("renet_synthetic.yaml --fold 0 --run.name=first", argv, SuiteCLI(argv))
@@ -369,6 +398,8 @@ def test_a_requirement_inherits_what_it_should(monkeypatch: pytest.MonkeyPatch, 
     assert parsed.data.init_args.root == SYNTH
     assert parsed.trainer.default_root_dir == "out"
     assert parsed.model.init_args.lr != 1
+    assert "WANDB_RUN_ID" not in environment, "it would write into the trial's run"
+    assert environment["WANDB_PROJECT"] == "ours"
 
 
 def test_a_whole_configuration_is_written(folder: Path) -> None:

@@ -61,3 +61,32 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
         folder.close({"metrics": {"f1_mean": float("nan")}})
     assert not folder.done.exists()
     assert not folder.result.exists()
+
+
+def test_a_folder_tells_whether_somebody_is_at_it(tmp_path: Path) -> None:
+    first, second = (RunFolder(tmp_path / "fold1-seed0", SETTINGS) for _ in range(2))
+    assert not second.busy()
+    first.open("new")
+    assert second.busy()
+    first.close({})
+    assert not second.busy()
+
+
+def test_a_newer_version_s_folder_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", SETTINGS)
+    folder.open("new")
+    folder.close({})
+    assert folder.state() == "done"
+    folder.config.write_text(folder.config.read_text().replace("# format: 1", "# format: 2"))
+    with pytest.raises(ConfigError, match="newer version") as refused:
+        folder.state()
+    assert "update" in refused.value.remedy
+    folder.config.write_text(folder.config.read_text().replace("# format: 2\n", ""))  # from before formats were written
+    assert folder.state() == "done"
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written: (Not a directory|File exists)") as refused:
+        RunFolder(tmp_path / "file" / "x" / "fold1-seed0", SETTINGS).open("new")
+    assert "default_root_dir" in refused.value.remedy

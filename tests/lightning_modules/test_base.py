@@ -46,6 +46,14 @@ def test_the_same_step_draws_the_same_numbers_whatever_came_before(aus, data, tr
     assert not set(first.drawn) & set(third.drawn)
 
 
+def test_batches_that_share_a_step_draw_apart_and_the_first_as_without_accumulation(aus, data, trainer):
+    plain, accumulated = TwoTerms(aus), TwoTerms(aus)
+    trainer().fit(plain, datamodule=data)
+    trainer(accumulate_grad_batches=2).fit(accumulated, datamodule=data)
+    assert len(set(accumulated.drawn)) == len(accumulated.drawn) == 2
+    assert accumulated.drawn[0] == plain.drawn[0]
+
+
 def test_ranks_share_a_step_seed_unless_told_apart(aus):
     model = TwoTerms(aus)
     assert model.step_seed() == model.step_seed()

@@ -52,7 +52,7 @@ def test_the_first_layer_fits_the_maps(side):
     body = heatmap(5, side)
     network = EmotiRAMNetwork(body, [16], 7)
     assert network.head[0].in_features == body.n_code == 10 * (side // 4) ** 2
-    assert network(image(side)).shape == (2, 7)
+    assert network(image(side))[1].shape == (2, 7)
 
 
 def test_maps_are_divided_by_255_and_similarities_are_not():
@@ -97,10 +97,10 @@ def test_an_evaluation_may_ask_for_some_aus(make):
 def test_a_frozen_body_keeps_weights_and_statistics(make):
     network = EmotiRAMNetwork(make(3), [], 4, frozen=True).train()
     before = {name: tensor.clone() for name, tensor in network.body.state_dict().items()}
-    network(image()).sum().backward()
+    network(image())[1].sum().backward()
     assert all(parameter.grad is None for parameter in network.body.parameters())
     assert all(parameter.grad is not None for parameter in network.head.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.body.state_dict().items())
     free = EmotiRAMNetwork(make(3), [], 4).train()
-    free(image()).sum().backward()
+    free(image())[1].sum().backward()
     assert any(parameter.grad.abs().sum() > 0 for parameter in free.body.parameters() if parameter.grad is not None)
