@@ -150,6 +150,8 @@ def test_aunet_is_scored_on_a_dataset_that_it_has_not_seen(smoke_root: Path) -> 
     assert main([*words, "--data.aus=[12]"]) == 0
     ledger = pd.read_parquet(smoke_root / "cross" / "fold1-seed0" / "predictions.parquet")
     assert {name for name in ledger if name.endswith("_prob")} == {"AU12_prob"}
+    result = json.loads((smoke_root / "cross" / "fold1-seed0" / "result.json").read_text())
+    assert (result["trained_on"], result["dataset"]) == ("bp4d", "disfa")
     assert ledger["landmark_confidence"].between(0, 1).all()
 
 
