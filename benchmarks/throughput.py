@@ -4,8 +4,8 @@
 
 Weights are as drawn and frames are a small twin's, at the configuration's own picture size and batch size. A step is
 loss, gradient and optimiser; ``loader`` is what one core reads, decodes and augments for it in a second. A sample is a
-frame, a clip of three, or a pair of frames for each AU. The median step counts. "32" is as Lightning trains by default: on a
-GPU convolutions round to TF32.
+frame, a clip of three, or a pair of frames for each AU. The median step counts. "32" is as Lightning trains by
+default: on a GPU convolutions round to TF32.
 """
 
 import argparse
