@@ -85,7 +85,8 @@ def smoke_words(name: str) -> list[str]:
     rankers, emotions = ("PairwiseRanker", "UncertaintyRanker"), ("EmotiRAMFAU", "EmotiRAMFace")
     expressions = ("ExpressionClassifier", "TransferAU")
     small = ("AUNet", "FaceAligner", "HeatmapFAU", "MEGraphAU", *rankers, *emotions, *expressions)
-    return [*words, *["--model.width=0.125"] * (model in small)]
+    whole = model in ("RENet", "BaselineAU") and config.model.init_args.width == 1
+    return [*words, *["--model.width=0.125"] * (model in small or whole)]
 
 
 @pytest.mark.parametrize("overlay", ["", *OVERLAYS])
