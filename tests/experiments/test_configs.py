@@ -160,8 +160,8 @@ def test_aunet_is_scored_on_a_dataset_that_it_has_not_seen(smoke_root: Path) -> 
 def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From run folders alone: what its AUs were before and after it learnt emotions."""
     root = f"--trainer.default_root_dir={smoke_root}"
-    assert main([*smoke_words("emotiram_fau_synthetic.yaml"), root]) == 0
-    run = smoke_root / "emotiram_fau_synthetic"
+    assert main([*smoke_words("emotiram_synthetic.yaml"), root]) == 0
+    run = smoke_root / "emotiram_synthetic"
     assert explain.main([str(run), "--bootstrap", "20"]) == 0
     kept = sorted(path.name for path in (run / "fold1-seed0").glob("predictions_*s_*.parquet"))
     assert kept == [f"predictions_{name}.parquet" for name in ("aus_after", "aus_before", "emotions_before")]
@@ -185,9 +185,9 @@ def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.Captur
     with pytest.raises(DataError, match="rest on no AUs"):
         explain.main([str(smoke_root / "emotiram_f_synthetic")])
     scratch = ["--config", "variants/emotiram_scratch.yaml", root]
-    assert main([*smoke_words("emotiram_fau_synthetic.yaml"), *scratch]) == 0
+    assert main([*smoke_words("emotiram_synthetic.yaml"), *scratch]) == 0
     with pytest.raises(DataError, match="started from no AU stage"):
-        explain.main([str(smoke_root / "emotiram_fau_synthetic-emotiram_scratch")])
+        explain.main([str(smoke_root / "emotiram_synthetic-emotiram_scratch")])
 
 
 HASHES: dict[Path, str] = {}  # run folders of all sweeps
