@@ -4,6 +4,7 @@ None of them touches pyplot or a global state, so they work without a display, i
 those of Okabe and Ito, which stay apart for colour-blind readers.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -391,9 +392,11 @@ def importance(
             axes.hlines(row, min(ends), max(ends), color=SKY, linewidth=5, alpha=0.6)
             axes.plot(ends, [row] * len(ends), "o", color=BLUE)
             in_order = sorted(points, key=points.__getitem__)
+            shared = os.path.commonprefix(in_order) if len(in_order) > 1 else ""
+            shared = shared[: 1 + max(map(shared.rfind, "-_/ "))]
             for place, value in enumerate(in_order):  # neighbours are named on different sides
                 axes.annotate(
-                    _short(value), (points[value], row), (0, 7 if place % 2 == 0 else -13), textcoords="offset points",
+                    _short(value.removeprefix(shared)), (points[value], row), (0, 7 if place % 2 == 0 else -13), textcoords="offset points",
                     ha="center", fontsize=7,
                 )  # fmt: skip
         axes.set_xlabel(f"{score}, of the trials with a value")

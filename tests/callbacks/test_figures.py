@@ -105,6 +105,9 @@ def test_importance_of_parameters_is_drawn_in_order() -> None:
     assert axes.yaxis_inverted()  # the first on top
     assert [line.get_xdata().tolist() for line in axes.lines] == [[50, 60], [54, 56]]
     assert {text.get_text() for text in axes.texts} == {"0.1", "0.2", "64", "128"}
+    named = {"variant": {"sweep-renet_identity": 1.0, "sweep-renet_learnable": 2.0}}
+    figure = figures.importance(named, {"variant": 1.0}, "F1", "sweep", ranges=True)
+    assert {text.get_text() for text in figure.axes[0].texts} == {"identity", "learnable"}  # what tells them apart
     bars = figures.importance(means, {"lr": 10.0, "width": 2.0}, "F1", "sweep", ranges=False)
     assert [bar.get_width() for bar in bars.axes[0].patches] == [10, 2]
 
