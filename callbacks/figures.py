@@ -392,7 +392,7 @@ def importance(
             axes.hlines(row, min(ends), max(ends), color=SKY, linewidth=5, alpha=0.6)
             axes.plot(ends, [row] * len(ends), "o", color=BLUE)
             in_order = sorted(points, key=points.__getitem__)
-            shared = os.path.commonprefix(in_order) if len(in_order) > 1 else ""
+            shared = os.path.commonprefix(in_order) if len(in_order) > 1 else ""  # noqa: RUF071  # of letters
             shared = shared[: 1 + max(map(shared.rfind, "-_/ "))]
             for place, value in enumerate(in_order):  # neighbours are named on different sides
                 axes.annotate(
