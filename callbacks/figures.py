@@ -392,13 +392,11 @@ def importance(
             axes.hlines(row, min(ends), max(ends), color=SKY, linewidth=5, alpha=0.6)
             axes.plot(ends, [row] * len(ends), "o", color=BLUE)
             in_order = sorted(points, key=points.__getitem__)
-            shared = os.path.commonprefix(in_order) if len(in_order) > 1 else ""  # noqa: RUF071  # of letters
+            shared = os.path.commonprefix(in_order if len(in_order) > 1 else [""])  # noqa: RUF071  # of letters
             shared = shared[: 1 + max(map(shared.rfind, "-_/ "))]
             for place, value in enumerate(in_order):  # neighbours are named on different sides
-                axes.annotate(
-                    _short(value.removeprefix(shared)), (points[value], row), (0, 7 if place % 2 == 0 else -13), textcoords="offset points",
-                    ha="center", fontsize=7,
-                )  # fmt: skip
+                name, side = _short(value.removeprefix(shared)), (0, 7 if place % 2 == 0 else -13)
+                axes.annotate(name, (points[value], row), side, textcoords="offset points", ha="center", fontsize=7)
         axes.set_xlabel(f"{score}, of the trials with a value")
         axes.margins(x=0.12)
     else:
