@@ -4,6 +4,7 @@ None of them touches pyplot or a global state, so they work without a display, i
 those of Okabe and Ito, which stay apart for colour-blind readers.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -18,6 +19,7 @@ from lightning_modules.common.metrics import average_precision, operating_points
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+DASHES = ("-", "--", ":", "-.")  # of more lines than colours
 GREY = "#8A8A8A"
 
 styled = mpl.rc_context(
@@ -198,6 +200,7 @@ def timeline(frames: ArrayLike, true: ArrayLike, prob: Mapping[str, ArrayLike], 
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.grid(axis="y", visible=False)
     panels[-1].set_xlabel("frame")
+    figure.supylabel("probability", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return figure
@@ -350,18 +353,64 @@ def training_curves(runs: Mapping[str, pd.DataFrame], monitor: str) -> Figure:
         runs: Label -> `metrics.csv` as Lightning's CSVLogger writes it (rows of several kinds, empty cells NaN).
         monitor: Column of the validation score, such as `val/f1_mean`.
     """
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     panels = figure.subplots(1, 2)
+    drawn = {}
     for axes, column in zip(panels, ("train/loss", monitor), strict=True):
-        for label, metrics in runs.items():
+        for number, (label, metrics) in enumerate(runs.items()):
             if column in metrics:
                 by_epoch = metrics.groupby("epoch")[column].mean().dropna()
-                axes.plot(by_epoch.index, by_epoch.to_numpy(), marker=".", label=label)
+                style = {"color": CYCLE[number % len(CYCLE)], "linestyle": DASHES[number // len(CYCLE) % len(DASHES)]}
+                (drawn[label],) = axes.plot(by_epoch.index, by_epoch.to_numpy(), marker=".", **style)
         axes.set(xlabel="epoch", title=column)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if axes.lines:
-            axes.legend(fontsize=8)
+    if drawn:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside right upper", fontsize=8)
     return figure
+
+
+@styled
+def importance(
+    means: Mapping[str, Mapping[str, float]], size: Mapping[str, float], score: str, title: str, ranges: bool
+) -> Figure:
+    """How much a score depends on the parameters of a sweep, the most important on top.
+
+    Args:
+        means: Parameter -> value -> mean score.
+        size: Parameter -> importance, in the unit of the score.
+        score: What the score is, and its unit.
+        title: Of the figure.
+        ranges: Draw the mean of every value, whose range the importance is; else bars.
+    """
+    figure = Figure(figsize=(8.4, 1.1 + 0.62 * len(size)), layout="constrained")
+    axes = figure.add_subplot()
+    rows = range(len(size))
+    if ranges:
+        for row, name in enumerate(size):
+            points = means[name]
+            ends = [*points.values()]
+            axes.hlines(row, min(ends), max(ends), color=SKY, linewidth=5, alpha=0.6)
+            axes.plot(ends, [row] * len(ends), "o", color=BLUE)
+            in_order = sorted(points, key=points.__getitem__)
+            shared = os.path.commonprefix(in_order if len(in_order) > 1 else [""])  # noqa: RUF071  # of letters
+            shared = shared[: 1 + max(map(shared.rfind, "-_/ "))]
+            for place, value in enumerate(in_order):  # neighbours are named on different sides
+                name, side = _short(value.removeprefix(shared)), (0, 7 if place % 2 == 0 else -13)
+                axes.annotate(name, (points[value], row), side, textcoords="offset points", ha="center", fontsize=7)
+        axes.set_xlabel(f"{score}, of the trials with a value")
+        axes.margins(x=0.12)
+    else:
+        axes.barh(rows, [*size.values()], color=BLUE, height=0.6)
+        axes.set_xlabel(f"increase of the mean absolute error when shuffled; score: {score}")
+        axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_yticks(rows, [_short(name, 44) for name in size])
+    axes.set(title=title, ylim=(len(size) - 0.4, -0.6))
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _short(text: str, limit: int = 18) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 @styled

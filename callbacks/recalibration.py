@@ -1,5 +1,6 @@
 """Re-estimates running statistics from training images before the final validation and test."""
 
+import math
 from itertools import islice
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytorch_lightning as pl
 class Recalibration(pl.Callback):
     """Calls ``recalibrate`` of the model on training batches, once the checkpoint is loaded.
 
-    Every rank reads the same batches, so that all end with the same statistics.
+    Every rank reads the same batches, so that all end with the same statistics; no more of them than
+    ``trainer.limit_train_batches``, where that is a number of batches.
 
     Attributes:
         enabled: Off while a run scores the network as trained.
@@ -29,5 +31,7 @@ class Recalibration(pl.Callback):
 
     def _run(self, trainer: Any, pl_module: Any) -> None:
         if self.enabled:
-            batches = islice(trainer.datamodule.calibration_dataloader(), pl_module.recalibrate_batches)
+            limit = trainer.limit_train_batches if isinstance(trainer.limit_train_batches, int) else math.inf
+            count = int(min(pl_module.recalibrate_batches, limit))
+            batches = islice(trainer.datamodule.calibration_dataloader(), count)
             pl_module.recalibrate(pl_module.transfer_batch_to_device(b, pl_module.device, 0) for b in batches)

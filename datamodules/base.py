@@ -48,8 +48,8 @@ class AUDataModule(pl.LightningDataModule, ABC):
         balanced_expressions: Training takes equally many frames of each expression, see
             `datamodules.sampling.BalancedSampler`; frames of unknown expression are left out.
         neighbours: T > 0 gives clips of the frames -T, 0 and +T instead of images.
-        augment: Crop and augmentation of a paper, of which AUNet's needs a store of the preset ``aunet``; or ``none``:
-            the whole crop as it is stored.
+        augment: Crop and augmentation of a paper; ``aligned``: AUNet's crop, neighbours laid on it, and flips; both
+            need a store of the preset ``aunet``. ``none``: the whole crop as it is stored.
         pairs: Train on pairs of frames of one video, see `datamodules.pairs`; predictions are of frames all the same.
         pseudo: Features of predicted pseudo-intensities instead of images, see `datamodules.pseudo`.
         seed: Seed of validation subjects, order, pairs and augmentation.

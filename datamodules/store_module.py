@@ -105,9 +105,9 @@ class StoreDataModule(AUDataModule):
                 f"data.root={self.root} holds {manifest['dataset']}, but the DataModule is {type(self).__name__}",
                 f"point data.root to a store of {self.dataset}, or choose the DataModule of the store",
             )
-        if self.augment == "aunet" and manifest["preset"]["name"] != "aunet":
+        if self.augment in ("aunet", "aligned") and manifest["preset"]["name"] != "aunet":
             raise DataError(
-                f"data.augment=aunet: {self.root} holds crops of the preset {manifest['preset']['name']}",
+                f"data.augment={self.augment}: {self.root} holds crops of the preset {manifest['preset']['name']}",
                 "prepare the dataset with --preset aunet, or set data.augment=renet",
             )
 

@@ -55,15 +55,15 @@ class Transform(Protocol):
         ...
 
 
-Augmentation = Literal["renet", "aunet", "megraph", "emotiram", "none"]
+Augmentation = Literal["renet", "aunet", "aligned", "megraph", "emotiram", "none"]
 
 
 def create_transform(augment: Augmentation, image_size: int, train: bool) -> Transform:
-    """The crop of a paper; in training with its augmentation."""
+    """The crop of a paper; in training with its augmentation. ``aligned`` is AUNet's crop with nothing but flips."""
     if augment == "none":
         return Whole(image_size)
-    if augment == "aunet":
-        return SourceCrop(image_size, train)
+    if augment in ("aunet", "aligned"):
+        return SourceCrop(image_size, train, distort=augment == "aunet")
     margin = 1 if augment == "emotiram" else 256 / 224
     return CropFlip(image_size, train, margin, jitter=0 if augment == "renet" else 0.4)
 
@@ -251,11 +251,14 @@ class SourceCrop:
     Args:
         image_size: Side of the returned pictures in pixels.
         train: Augment.
+        distort: Whether augmentation is more than flips.
         degrees: Largest rotation.
     """
 
-    def __init__(self, image_size: int, train: bool, degrees: float = 15 * math.degrees(math.pi / 200)) -> None:
-        self.image_size, self.train, self.degrees = image_size, train, degrees
+    def __init__(
+        self, image_size: int, train: bool, distort: bool = True, degrees: float = 15 * math.degrees(math.pi / 200)
+    ) -> None:
+        self.image_size, self.train, self.distort, self.degrees = image_size, train, train and distort, degrees
         self._photometric: dict[int, A.Compose] = {}
 
     def __call__(self, frames: Sequence[Frame], draw: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -263,7 +266,7 @@ class SourceCrop:
         zoom, across, down, turn, mirror, seed, *_ = uniforms(draw)
         middle = frames[len(frames) // 2]
         box = _known_box(middle)
-        if self.train:
+        if self.distort:
             zoom = 0.75 + zoom / 2
             reach = int(
                 10 * zoom * (box[2] - box[0] + box[3] - box[1]) / _BOX
@@ -276,7 +279,7 @@ class SourceCrop:
         target = five_points(landmarks)
         picture = self._warp(middle, matrix)
         pictures = [picture if frame is middle else self._laid_on(frame, target, picture) for frame in frames]
-        if self.train:
+        if self.distort:
             pictures = recoloured(self._photometric, aunet_photometric, pictures, int(seed * 2**53))
         return flip(pictures, landmarks) if self.train and mirror < 0.5 else (pictures, landmarks)
 

@@ -84,12 +84,16 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class MetricScores:
-    """One metric: `folds` (F, A + 1) mean over seeds, `fold_sd` its spread, and both aggregates."""
+    """One metric: `folds` (F, A + 1) mean over seeds, `fold_sd` its spread, and both aggregates.
+
+    `single` has the mean over AUs or classes of every fold and seed alone.
+    """
 
     folds: Floats
     fold_sd: Floats
     fold_mean: Aggregate
     pooled: Aggregate
+    single: Mapping[tuple[int, int], float]
 
 
 @dataclass(frozen=True)
@@ -291,8 +295,28 @@ class Comparison:
         return np.asarray((self.low <= 0) & (self.high >= 0))
 
 
-def compare(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
+def over(evaluation: Evaluation, metric: str, names: Sequence[str]) -> Aggregate:
+    """The headline of some of the AUs or classes of a metric, with their mean."""
+    own, whole = evaluation.columns(metric)[:-1], evaluation.headline(metric)
+    if list(names) == own:
+        return whole
+    columns = [own.index(name) for name in names]
+    return _finish(
+        value=_with_mean(whole.value[columns]),
+        draws=_with_mean(whole.draws[:, columns]),
+        lost=np.zeros((len(whole.draws), len(columns)), dtype=bool),
+        seed_sd=np.append(whole.seed_sd[columns], np.nan),
+    )
+
+
+def compare(first: Evaluation, second: Evaluation, metric: str, names: Sequence[str] | None = None) -> Comparison:
     """Difference of two evaluations on the same held-out subjects, with a 95 % interval over these subjects.
+
+    Args:
+        first: One of them.
+        second: Is subtracted from it.
+        metric: Of both.
+        names: AUs or classes that count; by default all that both have.
 
     Raises:
         ValueError: Folds, subjects or resampling differ, so that the draws are not paired.
@@ -300,18 +324,14 @@ def compare(first: Evaluation, second: Evaluation, metric: str) -> Comparison:
     same = (first.subjects, first.resamples, first.seed) == (second.subjects, second.resamples, second.seed)
     if not same:
         raise ValueError("the folds hold out different subjects")
-    ours, theirs = first.columns(metric)[:-1], second.columns(metric)[:-1]
-    names = [name for name in ours if name in theirs]
-    a, b = first.headline(metric), second.headline(metric)
-    columns = [ours.index(name) for name in names], [theirs.index(name) for name in names]
-
-    def difference(x: Floats, y: Floats) -> Floats:
-        return _with_mean(x[..., columns[0]] - y[..., columns[1]])
-
+    if names is None:
+        names = [name for name in first.columns(metric)[:-1] if name in second.columns(metric)]
+    a, b = over(first, metric, names), over(second, metric, names)
+    # An AU that is undefined in one of them is out of both means.
     found = _finish(
-        value=difference(a.value, b.value),
-        draws=difference(a.draws, b.draws),
-        lost=np.zeros((a.draws.shape[0], len(names)), dtype=bool),
+        value=_with_mean((a.value - b.value)[:-1]),
+        draws=_with_mean((a.draws - b.draws)[:, :-1]),
+        lost=np.zeros((len(a.draws), len(names)), dtype=bool),
         seed_sd=np.full(len(names) + 1, np.nan),
     )
     return Comparison([*names, "mean"], found.value, found.low, found.high, found.draws)
@@ -334,6 +354,7 @@ class _Seed:
         tasks: Sequence[str],
     ) -> None:
         runs = {run.fold: run for run in experiment.runs if run.seed == seed}
+        self.number = seed
         self.folds = sorted(runs)
         self.subjects: list[tuple[int, str]] = []
         codes, columns = [], []
@@ -674,9 +695,15 @@ def _aggregate(
 
     owners = {fold: [part for part in seeds if fold in part.folds] for fold in folds}
     by_seed = [scores(owners[fold], [fold], ones)[:, 0] for fold in folds]
+    single = {
+        (fold, part.number): row
+        for fold, rows in zip(folds, by_seed, strict=True)
+        for part, row in zip(owners[fold], rows, strict=True)
+    }
     values = np.stack([mean_defined(of_seed, 0) for of_seed in by_seed])
     draws = np.stack([mean_defined(scores(owners[fold], [fold], drawn), 0) for fold in folds])
-    of_complete = np.stack([scores(complete, [fold], ones)[:, 0] for fold in folds], axis=1)
+    of_complete = np.array([[single[fold, part.number] for fold in folds] for part in complete])
+    of_complete = of_complete.reshape(len(complete), len(folds), values.shape[-1])
     pooled = scores(complete, folds, ones)[:, 0]  # empty where no seed has all folds: there is nothing to pool
     pooled_draws = mean_defined(scores(complete, folds, drawn), 0)
     return MetricScores(
@@ -694,6 +721,7 @@ def _aggregate(
             lost=np.asarray(~np.isfinite(pooled_draws) & np.isfinite(mean_defined(pooled, 0))),
             seed_sd=_sd(_with_mean(pooled)),
         ),
+        single={key: float(mean_defined(row, -1)) for key, row in single.items()},
     )
 
 

@@ -29,8 +29,7 @@ from experiments.cli import SuiteCLI, flatten
 from experiments.plugins import check_processes, plugins
 from experiments.run_folder import RunFolder, State
 from lightning_modules.base import AUModule
-from lightning_modules.common import metrics
-from lightning_modules.common.weights import file_sha
+from lightning_modules.common import metrics, weights
 
 T_SNE_FRAMES = 1500
 LEDGERS = {"test": "predictions", "val": "predictions_val", "test_flip": "predictions_flip"}
@@ -199,8 +198,9 @@ class Fold:
             "initialisation": model.initialisation,
             "threshold_rule": self.options.threshold,
             "checkpoint": self.options.checkpoint,
+            "trained_on": self.options.checkpoint and weights.dataset_of(self.options.checkpoint),
             "scored_checkpoint": self.scored
-            and {"file": str(self.scored.relative_to(self.folder.path)), "sha256": file_sha(self.scored)},
+            and {"file": str(self.scored.relative_to(self.folder.path)), "sha256": weights.file_sha(self.scored)},
             "pairs": data.drawn_pairs and data.drawn_pairs.facts,
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "world_size": trainer.world_size,

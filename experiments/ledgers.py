@@ -1,5 +1,6 @@
 """Finished runs as they lie on disk: `runs/<name>/fold<k>-seed<s>/` with `result.json` and ledgers."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -10,9 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
 from datamodules.errors import DataError
+from experiments.analysis.significance import log_loss, subject_means
+from lightning_modules.common.metrics import occurrence_aus
 
+FORMAT = 1  # of a run folder, as its config.yaml says; to be raised when an older version would misread a newer one
+KEY = ["dataset", "subject", "sequence", "frame"]
 # What a table's number depends on: one value for all folds, or the folds are not one experiment.
 FACTS = (
     "dataset",
@@ -27,7 +35,10 @@ FACTS = (
     "select_on",
 )
 # What a reader wants beside the number; may differ from fold to fold (each fold may start from its own checkpoint).
-REMARKS = ("class", "backbone", "initialisation", "n_params", "precision", "licence", "commit")
+REMARKS = ("class", "backbone", "initialisation", "n_params", "precision", "licence", "commit", "trained_on")
+
+
+FINISH = "finish it: the command that started it goes on from its last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,39 @@ class FoldRun:
     result: dict[str, Any]
     dataset: str | None = None
 
+    def check(self) -> None:
+        """Look at what is read later, without reading it whole.
+
+        Raises:
+            DataError: The folder was written by a newer version, or a ledger is damaged.
+        """
+        config = self.path / "config.yaml"
+        written = re.search(r"^# format: (\d+)$", config.read_text(), re.MULTILINE) if config.exists() else None
+        if written and int(written[1]) > FORMAT:
+            raise DataError(
+                f"{self.path} was written by a newer version (format {written[1]}; this one knows {FORMAT})",
+                "update this checkout, or leave this run out",
+            )
+        for path in self.path.glob("predictions*.parquet"):
+            try:
+                names = pq.read_schema(path).names
+            except (OSError, pa.ArrowException) as error:
+                raise _damaged(path, f"not a readable ledger ({str(error).splitlines()[0]})") from error
+            if "subject" not in names:
+                raise _damaged(path, "no column `subject`")
+
+    def settings(self) -> dict[str, Any] | None:
+        """Its resolved configuration, if it lies there.
+
+        Raises:
+            DataError: It is no YAML.
+        """
+        path = self.path / "config.yaml"
+        try:
+            return yaml.safe_load(path.read_text()) if path.exists() else None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise _damaged(path, f"no YAML ({str(error).splitlines()[0]})") from error
+
     def ledger(self, name: str = "predictions") -> pd.DataFrame:
         """One of its ledgers: `predictions`, `predictions_val`, `predictions_flip`.
 
@@ -55,12 +99,7 @@ class FoldRun:
         try:
             ledger = pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's errors are subclasses
-            raise DataError(
-                f"{path}: not a readable ledger ({str(error).splitlines()[0]})",
-                f"remove {self.path} and run this fold again",
-            ) from error
-        if "subject" not in ledger:
-            raise DataError(f"{path}: no column `subject`", f"remove {self.path} and run this fold again")
+            raise _damaged(path, f"not a readable ledger ({str(error).splitlines()[0]})") from error
         return ledger if self.dataset is None else _labelled(ledger[ledger["dataset"] == self.dataset])
 
     def has(self, name: str) -> bool:
@@ -105,15 +144,34 @@ class Experiment:
         """Facts shared by all folds, `folds` (how many are finished), and the remarks, joined where they differ."""
         shared = {fact: self.runs[0].result.get(fact) for fact in FACTS}
         for remark in REMARKS:
-            values = list(dict.fromkeys(str(run.result[remark]) for run in self.runs if remark in run.result))
-            shared[remark] = "; ".join(values) or None
+            values = (run.result.get(remark) for run in self.runs)
+            shared[remark] = "; ".join(dict.fromkeys(str(value) for value in values if value is not None)) or None
         return shared | {"folds": len(self.folds)}
 
     @cached_property
     def held_out(self) -> pd.DataFrame:
-        """All held-out frames once: the ledgers of the first seed of every fold."""
+        """All held-out frames once, in the order of their names: the ledgers of the first seed of every fold."""
         first = [next(run for run in self.runs if run.fold == fold) for fold in self.folds]
-        return pd.concat([run.ledger() for run in first], ignore_index=True)
+        table = pd.concat([run.ledger() for run in first], ignore_index=True)
+        return table.sort_values([name for name in KEY if name in table], kind="stable", ignore_index=True)
+
+    @cached_property
+    def frames(self) -> str | None:
+        """A digest of which frames are held out; None where the ledger does not name them."""
+        if not {*KEY[1:]} <= {*self.held_out}:
+            return None
+        hashes = pd.util.hash_pandas_object(self.held_out[KEY[1:]].astype(str), index=False)
+        return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def subject_losses(self) -> pd.DataFrame:
+        """Mean log-loss by subject, over frames and seeds, one column an AU; NaN where a subject has no label of it."""
+        names = [f"AU{au:02d}" for au in occurrence_aus(self.held_out.columns)]
+        true, prob = ([f"{name}_{kind}" for name in names] for kind in ("true", "prob"))
+        table = pd.concat([run.ledger() for run in self.runs], ignore_index=True)
+        code, who = pd.factorize(persons(table), sort=True)
+        means = subject_means(log_loss(table[true], table[prob]), np.asarray(code))
+        return pd.DataFrame(means[:, :-1], index=who, columns=names)
 
     def parts(self) -> list["Experiment"]:
         """An experiment for each tested dataset, of a run that was tested on several; else nothing.
@@ -141,11 +199,46 @@ class Experiment:
         return sorted({run.seed for run in self.runs})
 
 
+class NothingFinished(DataError):
+    """A folder in which no fold with held-out subjects is finished."""
+
+
+def load_all(paths: Sequence[Path]) -> tuple[list[Experiment], list[str]]:
+    """The experiments of folders `runs/<name>`, and of all of them below folders such as `runs`.
+
+    Returns:
+        The experiments, and the names of those below a folder that have nothing finished.
+
+    Raises:
+        DataError: As `load_experiment`; nothing is finished below a folder, or two experiments have the same name.
+    """
+    found: list[Experiment] = []
+    unfinished: list[str] = []
+    for path in paths:
+        inside = sorted({fold.parent for fold in path.glob("*/fold*-seed*")})
+        if not inside or any(path.glob("fold*-seed*")):
+            found.append(load_experiment(path))
+            continue
+        before = len(found)
+        for folder in inside:
+            try:
+                found.append(load_experiment(folder))
+            except NothingFinished:
+                unfinished.append(folder.name)
+        if len(found) == before:
+            raise NothingFinished(f"{path}: no finished fold with held-out subjects in any of its runs", FINISH)
+    names = [experiment.name for experiment in found]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"two run folders are named {repeated[0]}", "give each run once, or rename one folder")
+    return found, unfinished
+
+
 def load_experiment(path: Path) -> Experiment:
     """Read `runs/<name>`.
 
     Raises:
-        DataError: Nothing finished is there, a result is missing or damaged, or the folds are not of one experiment.
+        DataError: Nothing finished is there, a file is missing, damaged or of a newer version, or the folds are not of
+            one experiment.
     """
     if re.fullmatch(r"fold\d+-seed\d+", path.name) and (path / "result.json").exists():
         raise DataError(f"{path} is a single fold", f"give the folder above it: {path.parent}")
@@ -162,11 +255,13 @@ def load_experiment(path: Path) -> Experiment:
         elif int(found[1]) > 0:  # fold 0 trains on everybody: it has nothing to score
             runs.append(FoldRun(folder, int(found[1]), int(found[2]), read_result(folder / "result.json")))
     if not runs:
-        raise DataError(
+        raise NothingFinished(
             f"{path}: no finished fold with held-out subjects"
             + (f" (unfinished: {', '.join(incomplete)})" * bool(incomplete)),
-            "finish it: the command that started it goes on from its last checkpoint",
+            FINISH,
         )
+    for run in runs:
+        run.check()
     _check_agreement(runs)
     return Experiment(path.resolve().name, path, tuple(runs), tuple(incomplete))
 
@@ -183,12 +278,14 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: not readable ({str(error).splitlines()[0]})", f"remove {path.parent} and run this fold again"
-        ) from error
+        raise _damaged(path, f"not readable ({str(error).splitlines()[0]})") from error
     if missing := {"dataset", "aus"} - result.keys():
-        raise DataError(f"{path}: no {', '.join(sorted(missing))}", f"remove {path.parent} and run this fold again")
+        raise _damaged(path, f"no {', '.join(sorted(missing))}")
     return result
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path}: {what}", f"remove {path.parent} and run this fold again")
 
 
 def _check_agreement(runs: Sequence[FoldRun]) -> None:

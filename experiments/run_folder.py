@@ -10,9 +10,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from experiments.cli import ConfigError, SuiteCLI, config_hash, hashed
+from experiments.ledgers import FORMAT
 
 State = Literal["new", "resume", "done"]
-FORMAT = 1  # of a run folder; to be raised when an older version would misread a newer one
 _HEADER = "# config_hash: "
 _FORMAT = "# format: "
 

@@ -1,8 +1,7 @@
-"""The parts of the report: facts, protocols, comparison of runs, published numbers, figures."""
+"""The parts of the report: facts, protocols, published numbers, figures."""
 
 import base64
-import itertools
-import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from callbacks import figures
-from experiments.evaluation import Comparison, Evaluation, compare
+from experiments.evaluation import Evaluation
 from experiments.ledgers import Experiment
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.published import PublishedRow, differences, load_published, unstated
@@ -20,7 +19,6 @@ from experiments.summary import PERCENT, TITLES, interval_text, number_text
 from experiments.tables import Table
 from lightning_modules.common.metrics import class_confusion, known_choices, known_pairs
 
-LOWER_IS_BETTER = {"mae", "mse", "nme"}
 HEADLINES = {
     **dict.fromkeys(("f1", "icc", "mae", "rank"), " over AUs"),
     **{"nme": "", "expression_accuracy": "", "expression_f1": " over classes"},
@@ -29,8 +27,7 @@ MONITORS = {
     **{"f1": "val/f1_mean", "icc": "val/icc_mean", "rank": "val/loss", "nme": "val/nme"},
     "expression_accuracy": "val/accuracy",
 }
-PAIRED = ("dataset", "edition", "task", "label_threshold", "camera", "frame_set")  # equal, or runs are not compared
-COMPARED = ("f1", "auc", "icc", "mae", "rank", "nme", "expression_accuracy", "expression_f1", "expression_recall")
+DPI = 130  # of the pictures
 TSNE_AUS = (4, 10, 12, 24)  # the ones of RE-Net's Fig. 3
 
 
@@ -50,12 +47,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report."""
+    """A part of the report; `run` names the one that all of it is about."""
 
     title: str
     text: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,29 @@ class Reading:
     remark: str
 
 
-def runs_section(summaries: Sequence[Mapping[str, Any]]) -> Section:
-    """The facts behind the numbers, one column a run."""
-    columns = [_facts(summary) for summary in summaries]
-    rows = [
-        [fact, *(str(column[fact]) if column[fact] not in (None, "") else "–" for column in columns)]
-        for fact in columns[0]
-        if any(column[fact] not in (None, "") for column in columns)
-    ]
-    return Section("Runs", tables=[Table("What was run", ["fact", *(s["name"] for s in summaries)], rows, text=True)])
+def runs_section(rows: Mapping[str, Mapping[str, str]], left_out: Sequence[str] = ()) -> Section:
+    """The facts behind the numbers: a row for each run, and a line for what all have in common.
+
+    Args:
+        rows: Name of a run -> its facts.
+        left_out: Names of run folders that have nothing finished.
+    """
+    every = {fact: [of[fact] for of in rows.values()] for fact in next(iter(rows.values()))}
+    known = {fact: values for fact, values in every.items() if any(values)}
+    differing = [fact for fact, values in known.items() if len(set(values)) > 1]
+    shared = [f"{fact}: {values[0]}" for fact, values in known.items() if fact not in differing]
+    text = [f"In all runs: {'; '.join(shared)}."] if len(rows) > 1 and shared else []
+    text += [f"Nothing finished, and left out: {', '.join(left_out)}."] if left_out else []
+    shown = differing if len(rows) > 1 else list(known)
+    cells = [[name, *(of[fact] or "–" for fact in shown)] for name, of in rows.items()]
+    return Section("Runs", text, [Table("What was run", ["run", *shown], cells, text=True)])
 
 
-def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What a reader asks of a run, as text; empty where it does not apply."""
     facts = summary["facts"]
     seeds = (f"P{fold} ({', '.join(map(str, numbers))})" for fold, numbers in summary["seeds"].items())
-    return {
+    found = {
         "dataset": facts["dataset"],
         "edition": facts["edition"],
         "task": facts["task"],
@@ -96,6 +102,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": facts["backbone"],
         "parameters": facts["n_params"],
         "initialisation": facts["initialisation"],
+        "weights of a run on": facts["trained_on"],
         "selected on": facts["select_on"],
         "finished folds (seeds)": ", ".join(seeds),
         "unfinished": ", ".join(summary["incomplete"]),
@@ -105,6 +112,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "commit": facts["commit"],
         "licence of the data": facts["licence"],
     }
+    return {fact: "" if value is None else str(value) for fact, value in found.items()}
 
 
 def protocol_section(readings: Sequence[Reading]) -> Section:
@@ -140,60 +148,6 @@ def _protocol_cell(reading: Reading, metric: str) -> str | None:
     return f"{number_text(metric, found.value[-1])} {interval_text(metric, found.low[-1], found.high[-1])}"
 
 
-def unpaired(first: tuple[Experiment, Evaluation], second: tuple[Experiment, Evaluation]) -> list[str]:
-    """In what two runs differ that must be equal where they are compared frame by frame or subject by subject."""
-    (one, a), (other, b) = first, second
-    differing = [fact.replace("_", " ") for fact in PAIRED if one.facts[fact] != other.facts[fact]]
-    return differing + ["held-out subjects"] * (a.subjects != b.subjects)
-
-
-def comparison_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
-    """Paired differences of every two runs."""
-    text = [
-        "Paired by subject: both runs are scored on the same resampled subjects. A tie is a difference whose 95 % "
-        "interval includes 0. Training variance is not in the interval; several seeds show it."
-    ]
-    tables = []
-    for (first, a), (second, b) in itertools.combinations(pairs, 2):
-        title = f"{first.name} minus {second.name}"
-        differing = unpaired((first, a), (second, b))
-        common = [metric for metric in COMPARED if metric in a.metrics and metric in b.metrics]
-        if "dataset" in differing and (first.runs[0].dataset or second.runs[0].dataset):
-            continue  # nobody expects a dataset of a mixture to be compared with another
-        if differing or not common:
-            text.append(f"{title}: not compared, they differ in {', '.join(differing)}.")
-            continue
-        by_columns: dict[tuple[str, ...], dict[str, Comparison]] = {}
-        for metric in common:
-            difference = compare(a, b, metric)
-            by_columns.setdefault(tuple(difference.names), {})[metric] = difference
-        tables += [_comparison(title, names, found) for names, found in by_columns.items()]
-    return Section("Comparison of the runs", text, tables)
-
-
-def _comparison(title: str, names: Sequence[str], found: Mapping[str, Comparison]) -> Table:
-    header = ["class" if {"expression_f1"} & found.keys() else "AU"]
-    for metric in found:
-        header += [TITLES[metric], "95 % interval", "verdict"]
-    rows = []
-    for row, name in enumerate(names):
-        cells = [name]
-        for metric, difference in found.items():
-            better = (difference.value[row] > 0) != (metric in LOWER_IS_BETTER)
-            verdict = "better" if better else "worse"
-            if math.isnan(difference.low[row]):
-                verdict = "–"
-            elif difference.ties[row]:
-                verdict = "tie"
-            cells += [
-                number_text(metric, difference.value[row], signed=True),
-                interval_text(metric, difference.low[row], difference.high[row], signed=True),
-                verdict,
-            ]
-        rows.append(cells)
-    return Table(title, header, rows)
-
-
 def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section:
     """The runs beside the published rows of their dataset, with differences where they are comparable."""
     pairs = [pair for pair in pairs if pair[0].facts["task"] != "labels"]  # reconstructed, not detected
@@ -209,11 +163,8 @@ def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section
         ours = [(e, v) for e, v in pairs if e.facts["dataset"] == first.dataset and first.metric in v.metrics]
         if ours:
             where = f"{first.citation}, table {first.table}, {TITLES[first.metric]} on {first.dataset}"
-            tables += [
-                _values(where, rows, ours),
-                _mean_differences(where, rows, ours),
-                _differences(where, rows, ours),
-            ]
+            means = _mean_differences(where, rows, ours)
+            tables += [_values(where, rows, ours, means), means, _differences(where, rows, ours)]
     if not tables:
         return Section("Beside published numbers", alone or ["There are no published rows for these scores."])
     text = [
@@ -224,8 +175,10 @@ def published_section(pairs: Sequence[tuple[Experiment, Evaluation]]) -> Section
     return Section("Beside published numbers", text + alone, [table for table in tables if table.rows])
 
 
-def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:
-    """All values, the runs first."""
+def _values(
+    where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]], differences: Table
+) -> Table:
+    """All values, the runs first; with what keeps them from being compared, since this table goes into papers."""
     metric, aus = rows[0].metric, rows[0].aus
     names = [*(f"AU{au:02d}" for au in aus), "mean"]
     labels = set(aus or rows[0].expressions)
@@ -235,11 +188,25 @@ def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Exper
         if set(evaluation.aus if aus else evaluation.expressions) != labels:
             del values["mean"]  # it is over other AUs or classes than the column's
         facts = [experiment.facts["initialisation"] or "unknown", experiment.facts["select_on"] or "unknown"]
-        lines.append([experiment.name, *(_published_text(metric, values.get(name)) for name in names), *facts])
+        found, interval = evaluation.headline(metric), "–"
+        if "mean" in values:
+            interval = interval_text(metric, found.low[-1], found.high[-1])
+        lines.append(
+            [experiment.name, *(_published_text(metric, values.get(name)) for name in names), interval, *facts]
+        )
+    doubts: dict[str, list[str]] = {}
+    for column, (experiment, _) in enumerate(ours, 1):
+        why: dict[str, list[str]] = {}
+        for line in differences.rows:
+            if line[column].startswith("not comparable"):
+                why.setdefault(line[column], []).append(line[0])
+        for text, methods in why.items():
+            doubts.setdefault(f"{text} with {', '.join(methods)}", []).append(experiment.name)
+    notes += [f"{', '.join(names)}: {text}." for text, names in doubts.items()]
     for row in rows:
         printed: dict[str, float | None] = {**row.values, "mean": row.mean}
         cells = (_published_text(metric, printed.get(name)) for name in names)
-        lines.append([row.method, *cells, "not stated", "not stated"])
+        lines.append([row.method, *cells, "–", "not stated", "not stated"])
         if row.recomputed is not None:
             recomputed = _published_text(metric, row.recomputed)
             notes.append(f"{row.method}: the printed values average {recomputed}, not the printed mean.")
@@ -247,7 +214,11 @@ def _values(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Exper
         notes.append(f"{note} ({', '.join(row.method for row in rows if row.notes == note)}).")
     notes += [f"{note}." for note in dict.fromkeys(row.table_notes for row in rows) if note]
     unit = ", percent" if metric in PERCENT else ""
-    return Table(f"{where}{unit}", ["method", *names, "initialisation", "selected on"], lines, notes)
+    header = ["method", *names, "95 % interval", "initialisation", "selected on"]
+    first = rows[0]
+    tested = re.sub(r"[^\w+]+", "-", first.dataset).strip("-")
+    name = f"{first.paper}_table{first.table}_{tested}_{metric}"
+    return Table(f"{where}{unit}", header, lines, notes, name=name, rule=len(ours))
 
 
 def _mean_differences(where: str, rows: Sequence[PublishedRow], ours: Sequence[tuple[Experiment, Evaluation]]) -> Table:
@@ -365,7 +336,11 @@ def _tsne(arrays: Mapping[str, np.ndarray]) -> Figure:
 
 def picture(name: str, caption: str, figure: Figure) -> Picture:
     """A figure drawn as PNG."""
+    if (engine := figure.get_layout_engine()) is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # savefig would lay out and draw twice more, which takes most of the time
     buffer = BytesIO()
     # Without the version of matplotlib in it, equal figures are equal files.
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return Picture(name.replace(" ", "_"), caption, buffer.getvalue())

@@ -329,3 +329,10 @@ def interval_text(metric: str, low: float | None, high: float | None, signed: bo
     if low is None or high is None or math.isnan(low):
         return "–"
     return f"[{number_text(metric, low, signed)}, {number_text(metric, high, signed)}]"
+
+
+def p_text(p: float) -> str:
+    """Three decimals, or that it is below them."""
+    if math.isnan(p):
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")

@@ -1,5 +1,6 @@
 """A table of text cells, and how it is written down."""
 
+import re
 from dataclasses import dataclass, field
 
 LATEX = {
@@ -17,7 +18,12 @@ LATEX = {
     "≥": r"$\geq$",
     "–": "--",
     "·": r"$\cdot$",
+    "²": r"$^2$",
+    "<": r"$<$",
+    ">": r"$>$",
 }
+NARROW = 10  # columns; more do not fit a page
+PREAMBLE = r"% needs \usepackage{booktabs,graphicx}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Table:
         rows: As many cells as the header has.
         notes: Lines below the table.
         text: All cells are words rather than numbers, and set flush left.
+        name: Of a file for this table alone; empty = none.
+        rule: Number of rows above a rule, 0 = none; the row of the mean has one anyway.
     """
 
     caption: str
@@ -37,6 +45,8 @@ class Table:
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
     text: bool = False
+    name: str = ""
+    rule: int = 0
 
 
 def to_markdown(table: Table) -> str:
@@ -71,26 +81,30 @@ def to_text(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table; needs `\\usepackage{booktabs}`."""
+    """A booktabs table, of many columns made as wide as the line; see `PREAMBLE`."""
+    wide = len(table.header) > NARROW
     lines = [
         r"\begin{table}",
         r"  \centering\small",
         rf"  \caption{{{escape_latex(table.caption)}}}",
+        r"  \resizebox{\linewidth}{!}{%" if wide else "  {%",
         rf"  \begin{{tabular}}{{{'l' + ('l' if table.text else 'r') * (len(table.header) - 1)}}}",
         r"    \toprule",
         f"    {_latex_row(table.header)}",
         r"    \midrule",
     ]
-    for row in table.rows:
-        lines += [r"    \midrule"] * (row[0] == "mean") + [f"    {_latex_row(row)}"]
-    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    for place, row in enumerate(table.rows):
+        ruled = row[0] == "mean" or 0 < place == table.rule
+        lines += [r"    \midrule"] * ruled + [f"    {_latex_row(row)}"]
+    lines += [r"    \bottomrule", r"  \end{tabular}}"]
     lines += [rf"  \par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
 def escape_latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(LATEX.get(character, character) for character in text)
+    """Text with LaTeX's special characters escaped, and a minus before a number longer than a hyphen."""
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.)-])-(?=\.?\d)", "$-$", escaped)
 
 
 def _padded(table: Table, row: list[str], widths: list[int]) -> list[str]:

@@ -1,7 +1,6 @@
 """Parts of the report beyond scores. Each appears where the ledgers at hand allow it."""
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,17 +13,15 @@ from experiments.analysis.correlation import correlation, dependency_f1, matrix_
 from experiments.analysis.failures import CONFIDENCE, error_by_confidence, worst_frames
 from experiments.analysis.timelines import RULE, change_rates, choose_stretch
 from experiments.analysis.uncertainty import COVERAGES, judge
-from experiments.evaluation import Evaluation, compare
-from experiments.ledgers import Experiment, persons
-from experiments.sections import PAIRED, Picture, Section, picture, unpaired
-from experiments.summary import interval_text, number_text
+from experiments.comparison import PAIRED, Pair, common, groups, losses, pairings
+from experiments.evaluation import compare
+from experiments.ledgers import KEY, Experiment
+from experiments.sections import Picture, Section, picture
+from experiments.summary import interval_text, number_text, p_text
 from experiments.tables import Table
 from lightning_modules.common.metrics import Floats, mean_defined, truth_of
 
-KEY = ["dataset", "subject", "sequence", "frame"]
-BY_FRAME = {"subject", "sequence", "frame"}  # without these columns, frames of two runs cannot be told to be the same
-
-Pair = tuple[Experiment, Evaluation]
+SHOWN = 5  # lines that the eye can follow in one panel: the best runs
 
 
 def analysis_sections(pairs: Sequence[Pair]) -> list[Section]:
@@ -52,24 +49,15 @@ def probabilities(ledger: pd.DataFrame, names: Sequence[str]) -> Floats:
     return ledger[[f"{name}_prob" for name in names]].to_numpy(np.float64)
 
 
-def p_text(p: float) -> str:
-    """Three decimals, or that it is below them."""
-    if math.isnan(p):
-        return "–"
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
 # ------------------------------------------------------------------------------------------------------ significance
 
 
 def significance_section(pairs: Sequence[Pair]) -> Section | None:
     """Paired tests of every two runs on the same frames, by AU."""
     tables = []
-    for first, second in itertools.combinations(pairs, 2):
-        if unpaired(first, second) or not set(first[1].aus) & set(second[1].aus):
-            continue
-        if (frames := same_frames(first[0], second[0])) is not None:
-            tables.append(_tests(first, second, *frames))
+    for first, second in itertools.chain.from_iterable(map(pairings, groups(pairs))):
+        if set(first[1].aus) & set(second[1].aus) and same_frames(first[0], second[0]):
+            tables.append(_tests(first, second))
     if not tables:
         return None
     text = [
@@ -85,23 +73,19 @@ def significance_section(pairs: Sequence[Pair]) -> Section | None:
     return Section("Significance", text, tables)
 
 
-def same_frames(first: Experiment, second: Experiment) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Held-out frames of both in the same order; None where they are not the same, or not named."""
-    one, other = first.held_out, second.held_out
-    key = [name for name in KEY if name in one and name in other]
-    if not set(key) >= BY_FRAME or len(one) != len(other):
-        return None
-    one, other = (table.sort_values(key, kind="stable").reset_index(drop=True) for table in (one, other))
-    return (one, other) if (one[key].astype(str) == other[key].astype(str)).all(axis=None) else None
+def same_frames(first: Experiment, second: Experiment) -> bool:
+    """Whether both hold out the same frames, and name them."""
+    return first.frames is not None and first.frames == second.frames
 
 
-def _tests(first: Pair, second: Pair, one: pd.DataFrame, other: pd.DataFrame) -> Table:
+def _tests(first: Pair, second: Pair) -> Table:
     (ours, a), (theirs, b) = first, second
+    one, other = ours.held_out, theirs.held_out
     found = compare(a, b, "f1")
     aus = found.names[:-1]
     known = (labels(one, aus) >= 0) & (labels(other, aus) >= 0)
     frames = significance.frame_t_test(probabilities(one, aus), probabilities(other, aus), known)
-    loss = significance.wilcoxon_over_subjects(_losses(ours, aus), _losses(theirs, aus))
+    loss = significance.wilcoxon_over_subjects(*losses(ours, theirs, aus))
     p_f1, p_loss = (
         np.append(significance.holm(p[:-1]), p[-1]) for p in (significance.bootstrap_p(found.draws), loss.p)
     )
@@ -122,15 +106,6 @@ def _tests(first: Pair, second: Pair, one: pd.DataFrame, other: pd.DataFrame) ->
     people = sum(len(names) for names in a.subjects.values())
     note = f"{people} subjects, {len(one):,} frames. In the row of the mean, t is over all frames of all AUs at once."
     return Table(f"{ours.name} minus {theirs.name}: paired tests", header, rows, [note])
-
-
-def _losses(experiment: Experiment, names: Sequence[str]) -> Floats:
-    """(S, A + 1) mean log-loss of every subject, over its frames and over seeds; subjects in sorted order."""
-    table = pd.concat([run.ledger() for run in experiment.runs], ignore_index=True)
-    code, _ = pd.factorize(persons(table), sort=True)
-    return significance.subject_means(
-        significance.log_loss(labels(table, names), probabilities(table, names)), np.asarray(code)
-    )
 
 
 # ------------------------------------------------------------------------------------------------------ dependencies
@@ -176,29 +151,21 @@ def dependency_section(pairs: Sequence[Pair]) -> Section | None:
 
 def timeline_section(pairs: Sequence[Pair]) -> Section | None:
     """Probabilities of all runs of the same frames along one stretch, and how often calls change."""
-    groups: list[list[Pair]] = []
-    for pair in pairs:
-        for group in groups:
-            if not unpaired(group[0], pair) and same_frames(group[0][0], pair[0]) is not None:
-                group.append(pair)
-                break
-        else:
-            groups.append([pair])
+    by_frames: dict[tuple[str, str], list[Pair]] = {}
+    for group in groups(pairs):
+        for experiment, evaluation in group:
+            if experiment.frames is not None:
+                of = (group[0][0].name, experiment.frames)
+                by_frames.setdefault(of, []).append((experiment, evaluation))
     tables, drawn = [], []
-    for group in groups:
-        names = [name for name in group[0][1].names[:-1] if all(name in evaluation.names for _, evaluation in group)]
-        ledgers = [same_frames(group[0][0], experiment) for experiment, _ in group]
-        if not names or ledgers[0] is None:
+    for group in by_frames.values():
+        ledger, names = group[0][0].held_out, common(group, "f1")
+        if not names:
             continue
-        ledger = ledgers[0][0]
         true = labels(ledger, names)
         if (stretch := choose_stretch(ledger, true)) is None:
             continue
-        prob = {
-            experiment.name: probabilities(both[1], names)
-            for (experiment, _), both in zip(group, ledgers, strict=True)
-            if both is not None
-        }
+        prob = {experiment.name: probabilities(experiment.held_out, names) for experiment, _ in group[:SHOWN]}
         dataset = group[0][0].facts["dataset"]
         start = ledger.iloc[stretch[0]]
         where = f"{start['subject']}, {start['sequence']} of {dataset}"
@@ -216,7 +183,8 @@ def timeline_section(pairs: Sequence[Pair]) -> Section | None:
         return None
     text = [
         "How continuous predictions are: calls at 0.5 that change more often than the labels flicker, and calls that "
-        "change less often miss short events or are late."
+        "change less often miss short events or are late. "
+        f"Of runs that compare, the best {SHOWN} are drawn."
     ]
     return Section("Timelines", text, tables, drawn)
 

@@ -1,4 +1,4 @@
-"""A LightningModule around one network on a backbone: its initial weights, its optimiser; with an output per AU."""
+"""LightningModules around a network on backbones: its initial weights, its optimiser; with an output per AU."""
 
 from abc import abstractmethod
 from typing import Any
@@ -23,8 +23,8 @@ from lightning_modules.common.weights import (
 )
 
 
-class Classifier(AUModule):
-    """A network on a timm backbone.
+class BackboneModule(AUModule):
+    """A network on timm backbones, and where its first weights come from.
 
     The network starts from ``backbone_checkpoint``, else from ``pretrained`` (the backbone), else from random weights.
     They are read when a fit begins, so testing a finished run needs no file but its own.
@@ -71,17 +71,13 @@ class Classifier(AUModule):
         A fault waits for ``check``: the configuration parser would bury the remedy of one raised in a constructor.
         """
         try:
-            self.network = self.build(self.create_backbone())
+            self.network = self.create()
         except ModelError as fault:
             self.fault = fault
 
-    def create_backbone(self, pretrained: bool | str = False) -> nn.Module:
-        """The timm backbone."""
-        return create_backbone(self.backbone, self.width, pretrained)
-
     @abstractmethod
-    def build(self, backbone: nn.Module) -> nn.Module:
-        """The network on a backbone, whose weights it takes over."""
+    def create(self, pretrained: bool | str = False) -> nn.Module:
+        """The network, its backbones with weights as drawn, timm's (True) or of a file."""
 
     @abstractmethod
     def take_over(self, source: dict[str, Any], path: str) -> dict[str, Tensor]:
@@ -94,10 +90,6 @@ class Classifier(AUModule):
         Raises:
             ModelError: It does not fit.
         """
-
-    def pictures(self, batch: dict[str, Any]) -> Tensor:
-        """What the network takes of a batch: (B, 3, H, W) uint8."""
-        return batch["image"]
 
     @property
     def weights_file(self) -> str | None:
@@ -138,9 +130,7 @@ class Classifier(AUModule):
     def _initial_weights(self) -> dict[str, Tensor] | None:
         if self.backbone_checkpoint:
             return self.take_over(read_checkpoint(self.backbone_checkpoint), self.backbone_checkpoint)
-        if self.pretrained:
-            return self.build(self.create_backbone(self.pretrained)).state_dict()
-        return None
+        return self.create(self.pretrained).state_dict() if self.pretrained else None
 
     def facts(self) -> dict[str, Any]:
         """Number of parameters."""
@@ -153,6 +143,26 @@ class Classifier(AUModule):
     def configure_optimizers(self) -> Any:
         """Adam with a constant learning rate."""
         return torch.optim.Adam(self.parameter_groups(), lr=self.lr)
+
+
+class Classifier(BackboneModule):
+    """A network on one timm backbone, which sees pictures; arguments as BackboneModule."""
+
+    def create(self, pretrained: bool | str = False) -> nn.Module:
+        """See BackboneModule."""
+        return self.build(self.create_backbone(pretrained))
+
+    def create_backbone(self, pretrained: bool | str = False) -> nn.Module:
+        """The timm backbone."""
+        return create_backbone(self.backbone, self.width, pretrained)
+
+    @abstractmethod
+    def build(self, backbone: nn.Module) -> nn.Module:
+        """The network on a backbone, whose weights it takes over."""
+
+    def pictures(self, batch: dict[str, Any]) -> Tensor:
+        """What the network takes of a batch: (B, 3, H, W) uint8."""
+        return batch["image"]
 
 
 class AUClassifier(Classifier):

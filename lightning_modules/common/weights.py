@@ -42,6 +42,11 @@ def _read(path: str | Path) -> Any:
         raise ModelError(f"checkpoint {path}: cannot be read ({cause})", "train the source again") from error
 
 
+def dataset_of(path: str | Path) -> str:
+    """Name of the dataset that trained a checkpoint."""
+    return str(provenance(read_checkpoint(path), path)["dataset"])
+
+
 def is_own(path: str | Path) -> bool:
     """Whether the file is a checkpoint of this suite, and not what another program published.
 

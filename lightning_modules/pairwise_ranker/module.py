@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules.base import AUModule
 from lightning_modules.common.backbones import create_backbone
+from lightning_modules.common.classifier import BackboneModule
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import LABEL_KEY, LEVELS, Task
 from lightning_modules.common.weights import (
@@ -24,7 +25,7 @@ from lightning_modules.pairwise_ranker.losses import masked_l1, misorder_loss, o
 from lightning_modules.pairwise_ranker.network import FrameRanker, IntensityNetwork, freeze_convolutions, sigma
 
 
-class PairwiseRanker(AUModule):
+class PairwiseRanker(BackboneModule):
     """Pseudo-intensity of action units: numbers that rise with intensity within a video (Sec. 3.1).
 
     Trained on pairs of frames of one video (``data.pairs``); predicts every frame by itself.
@@ -64,80 +65,51 @@ class PairwiseRanker(AUModule):
         lr: float = 5e-5,
         seed: int = 0,
     ) -> None:
-        super().__init__(aus, seed)
+        super().__init__(aus, backbone, width, pretrained, backbone_checkpoint, allow_crop_mismatch, lr, 0.0, seed)
         self.task = "ranking"
-        self.backbone, self.width, self.pretrained = backbone, width, pretrained
         self.shared, self.margin, self.dropout = shared, margin, dropout
         self.frozen_convolutions = frozen_convolutions
-        self.backbone_checkpoint, self.allow_crop_mismatch = backbone_checkpoint, allow_crop_mismatch
-        self.lr = lr
-        self.crop_mismatch, self.source_hash = False, ""
         self.new_aus: list[int] = []
-        self.fault: ModelError | None = None
-        try:
-            self.network = self.build()
-        except ModelError as fault:  # waits for `check`, as in AUClassifier
-            self.fault = fault
+        self.create_network()
 
     @property
     def names(self) -> list[str]:
         """Of the action units, as ``AU06``."""
         return [f"AU{au:02d}" for au in self.aus]
 
-    def build(self, pretrained: bool | str = False) -> FrameRanker:
-        """A network whose weights depend on the AU and the seed, not on which other AUs there are."""
+    def create(self, pretrained: bool | str = False) -> FrameRanker:
+        """See BackboneModule; weights depend on the AU and the seed, not on which other AUs there are."""
 
-        def create(name: str) -> nn.Module:
+        def backbone(name: str) -> nn.Module:
             stage = type(self).__name__.encode()
             words = np.random.SeedSequence((self.seed, *stage, *name.encode())).generate_state(1)
             torch.manual_seed(int(words[0]))
             return create_backbone(self.backbone, self.width, pretrained, self.dropout)
 
         with torch.random.fork_rng(devices=[]):
-            return FrameRanker(create, self.names, self.shared)
-
-    @property
-    def initialisation(self) -> str:
-        """Where the first weights come from: ``checkpoint:<hash>``, ``weights:<hash>``, ``imagenet`` or ``none``."""
-        if self.backbone_checkpoint:
-            return f"checkpoint:{self.source_hash}{' (other crop)' * self.crop_mismatch}"
-        if isinstance(self.pretrained, str):
-            return f"weights:{self.source_hash}"
-        return "imagenet" if self.pretrained else "none"
+            return FrameRanker(backbone, self.names, self.shared)
 
     def check(self, data: dict[str, Any] | None) -> None:
-        """See the base class; also reads the initial weights once, so that a fit cannot fail on them later."""
-        if self.fault:
-            raise self.fault
-        super().check(data)
+        """See BackboneModule."""
         if self.margin < 0 or self.frozen_convolutions < 0:
             raise ModelError("model.margin and model.frozen_convolutions: not below 0", "leave them at their defaults")
-        if self.backbone_checkpoint and data:
-            source = read_checkpoint(self.backbone_checkpoint)
-            check_leakage(source, data, self.backbone_checkpoint)
-            self.crop_mismatch = crops_differ(source, data, self.backbone_checkpoint, self.allow_crop_mismatch)
-        self._initial_weights()
-        if file := self.backbone_checkpoint or (self.pretrained if isinstance(self.pretrained, str) else None):
-            self.source_hash = file_sha(file)
+        super().check(data)
 
     def setup(self, stage: str) -> None:
-        """When a fit begins: the initial weights, unless it is resumed from its own, and what stays frozen."""
+        """See BackboneModule; when a fit begins also what stays frozen."""
+        super().setup(stage)
         if stage != "fit":
             return
-        if not self.trainer.ckpt_path and (weights := self._initial_weights()):
-            self.network.load_state_dict(weights)
-            if self.new_aus:
-                rank_zero_info(f"{self.backbone_checkpoint} lacks AUs {self.new_aus}: they start untrained")
+        if self.new_aus:
+            rank_zero_info(f"{self.backbone_checkpoint} lacks AUs {self.new_aus}: they start untrained")
         if self.pretrained or self.backbone_checkpoint:
             for network in self.network.networks.values():
                 freeze_convolutions(network, self.frozen_convolutions)
 
-    def _initial_weights(self) -> dict[str, Tensor] | None:
-        if not self.backbone_checkpoint:
-            return self.build(self.pretrained).state_dict() if self.pretrained else None
-        source = read_checkpoint(self.backbone_checkpoint)
-        check_class(source, type(self).__name__, self.backbone_checkpoint)
-        check_architecture(source, self, self.backbone_checkpoint)
+    def take_over(self, source: dict[str, Any], path: str) -> dict[str, Tensor]:
+        """All tensors of a run of this class and architecture; networks, or rows, by AU."""
+        check_class(source, type(self).__name__, path)
+        check_architecture(source, self, path)
         theirs, own = network_state(source), self.network.state_dict()
         known = source["model"]["aus"]
         self.new_aus = [au for au in self.aus if au not in known]
@@ -183,7 +155,8 @@ class PairwiseRanker(AUModule):
     def facts(self) -> dict[str, Any]:
         """How many parameters, and the AUs that ``backbone_checkpoint`` did not know."""
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
-        return {"trained_parameters": trained, "shared": self.shared, "newly_initialised_aus": self.new_aus}
+        own = {"trained_parameters": trained, "shared": self.shared, "newly_initialised_aus": self.new_aus}
+        return super().facts() | own
 
 
 class UncertaintyRanker(PairwiseRanker):
@@ -234,7 +207,7 @@ class UncertaintyRanker(PairwiseRanker):
         )  # fmt: skip
         self.ranker_checkpoint, self.literal = ranker_checkpoint, literal
         if self.fault is None:
-            self.ranker = self.build().requires_grad_(False).eval()
+            self.ranker = self.create().requires_grad_(False).eval()
 
     def check(self, data: dict[str, Any] | None) -> None:
         """See the base class; also the ranker."""

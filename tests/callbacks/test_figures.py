@@ -88,6 +88,30 @@ def test_training_curves_read_lightnings_sparse_rows() -> None:
     assert [line.get_ydata().tolist() for line in score.lines] == [[0.2, 0.3]]
 
 
+def test_lines_of_many_runs_are_told_apart() -> None:
+    table = pd.DataFrame({"epoch": [0, 1], "train/loss": [2.0, 1.0]})
+    figure = figures.training_curves({f"run {number}": table for number in range(9)}, "val/f1_mean")
+    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(styles) == 9
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"run {number}" for number in range(9)]
+
+
+def test_importance_of_parameters_is_drawn_in_order() -> None:
+    means = {"lr": {"0.1": 50.0, "0.2": 60.0}, "width": {"64": 54.0, "128": 56.0}}
+    figure = figures.importance(means, {"lr": 10.0, "width": 2.0}, "F1", "sweep", ranges=True)
+    saved(figure)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["lr", "width"]
+    assert axes.yaxis_inverted()  # the first on top
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[50, 60], [54, 56]]
+    assert {text.get_text() for text in axes.texts} == {"0.1", "0.2", "64", "128"}
+    named = {"variant": {"sweep-renet_identity": 1.0, "sweep-renet_learnable": 2.0}}
+    figure = figures.importance(named, {"variant": 1.0}, "F1", "sweep", ranges=True)
+    assert {text.get_text() for text in figure.axes[0].texts} == {"identity", "learnable"}  # what tells them apart
+    bars = figures.importance(means, {"lr": 10.0, "width": 2.0}, "F1", "sweep", ranges=False)
+    assert [bar.get_width() for bar in bars.axes[0].patches] == [10, 2]
+
+
 def test_training_curves_of_a_run_without_validation() -> None:
     saved(figures.training_curves({"fold1": pd.DataFrame({"epoch": [0], "train/loss": [1.0]})}, "val/f1_mean"))
 

@@ -56,3 +56,13 @@ def test_it_runs_before_validation_and_test_and_never_inside_a_fit(enabled: bool
         score(model, Data(), verbose=False)
         expected = [[[0.0, 1.0], [2.0, 3.0]]] if enabled else []
         assert model.log_of_calls == [*expected, *["step"] * 3]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.*")
+@pytest.mark.parametrize(("limit", "read"), [(1, 1), (5, 2), (0.5, 2)])
+def test_a_try_with_few_batches_reads_no_more_of_them(limit: float, read: int) -> None:
+    callback, model = Recalibration(), Recorder()
+    callback.enabled = True
+    trainer = pl.Trainer(accelerator="cpu", callbacks=[callback], logger=False, limit_train_batches=limit)
+    trainer.test(model, Data(), verbose=False)
+    assert model.log_of_calls[0] == [[0.0, 1.0], [2.0, 3.0]][:read]

@@ -342,6 +342,22 @@ def test_what_cannot_be_laid_on_repeats_the_middle_frame(train: bool) -> None:
     assert np.isnan(moved).all(axis=1).sum() == 1
 
 
+def test_aligned_is_the_crop_of_evaluation_or_its_mirror_image() -> None:
+    clip = [stored(255 - source(), face()), stored(source(), face()), stored(source() // 2, face())]
+    expected, landmarks = create_transform("aunet", 64, train=False)(clip, (0, 0, 0))
+    flipped = 0
+    for row in range(20):
+        pictures, moved = create_transform("aligned", 64, train=True)(clip, (0, 0, row))
+        if mirror := not np.array_equal(pictures[1], expected[1]):
+            pictures, moved = [picture[:, ::-1] for picture in pictures], mirrored(moved, 64)
+        np.testing.assert_array_equal(pictures, expected)
+        np.testing.assert_allclose(moved, landmarks, atol=1e-4)
+        flipped += mirror
+    assert 3 <= flipped <= 17  # p = 0.5: 1 in 2000 outside
+    seen, _ = create_transform("aligned", 64, train=False)(clip, (0, 0, 0))
+    np.testing.assert_array_equal(seen, expected)
+
+
 def test_without_a_box_that_of_the_landmarks_or_the_stored_crop_is_taken() -> None:
     landmarks = face()
     sample = stored(source(), landmarks)

@@ -85,7 +85,8 @@ def smoke_words(name: str) -> list[str]:
     rankers, emotions = ("PairwiseRanker", "UncertaintyRanker"), ("EmotiRAMFAU", "EmotiRAMFace")
     expressions = ("ExpressionClassifier", "TransferAU")
     small = ("AUNet", "FaceAligner", "HeatmapFAU", "MEGraphAU", *rankers, *emotions, *expressions)
-    return [*words, *["--model.width=0.125"] * (model in small)]
+    whole = model in ("RENet", "BaselineAU") and config.model.init_args.width == 1
+    return [*words, *["--model.width=0.125"] * (model in small or whole)]
 
 
 @pytest.mark.parametrize("overlay", ["", *OVERLAYS])
@@ -150,6 +151,8 @@ def test_aunet_is_scored_on_a_dataset_that_it_has_not_seen(smoke_root: Path) -> 
     assert main([*words, "--data.aus=[12]"]) == 0
     ledger = pd.read_parquet(smoke_root / "cross" / "fold1-seed0" / "predictions.parquet")
     assert {name for name in ledger if name.endswith("_prob")} == {"AU12_prob"}
+    result = json.loads((smoke_root / "cross" / "fold1-seed0" / "result.json").read_text())
+    assert (result["trained_on"], result["dataset"]) == ("bp4d", "disfa")
     assert ledger["landmark_confidence"].between(0, 1).all()
 
 
@@ -157,8 +160,8 @@ def test_aunet_is_scored_on_a_dataset_that_it_has_not_seen(smoke_root: Path) -> 
 def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From run folders alone: what its AUs were before and after it learnt emotions."""
     root = f"--trainer.default_root_dir={smoke_root}"
-    assert main([*smoke_words("emotiram_fau_synthetic.yaml"), root]) == 0
-    run = smoke_root / "emotiram_fau_synthetic"
+    assert main([*smoke_words("emotiram_synthetic.yaml"), root]) == 0
+    run = smoke_root / "emotiram_synthetic"
     assert explain.main([str(run), "--bootstrap", "20"]) == 0
     kept = sorted(path.name for path in (run / "fold1-seed0").glob("predictions_*s_*.parquet"))
     assert kept == [f"predictions_{name}.parquet" for name in ("aus_after", "aus_before", "emotions_before")]
@@ -182,9 +185,9 @@ def test_an_emotion_network_is_explained(smoke_root: Path, capsys: pytest.Captur
     with pytest.raises(DataError, match="rest on no AUs"):
         explain.main([str(smoke_root / "emotiram_f_synthetic")])
     scratch = ["--config", "variants/emotiram_scratch.yaml", root]
-    assert main([*smoke_words("emotiram_fau_synthetic.yaml"), *scratch]) == 0
+    assert main([*smoke_words("emotiram_synthetic.yaml"), *scratch]) == 0
     with pytest.raises(DataError, match="started from no AU stage"):
-        explain.main([str(smoke_root / "emotiram_fau_synthetic-emotiram_scratch")])
+        explain.main([str(smoke_root / "emotiram_synthetic-emotiram_scratch")])
 
 
 HASHES: dict[Path, str] = {}  # run folders of all sweeps

@@ -12,7 +12,7 @@ import pytest
 from experiments.evaluation import evaluate
 from experiments.ledgers import load_experiment
 from experiments.published import PublishedRow, differences, load_published, unstated
-from experiments.sections import published_section, runs_section
+from experiments.sections import facts_of, published_section, runs_section
 from experiments.summary import summary_of
 from experiments.tables import to_markdown
 
@@ -201,8 +201,8 @@ def test_the_report_says_why_there_is_no_difference(
     assert "table 3, F1 on bp4d_plus: difference by AU" not in text
     assert text.count("the fold lists were not published, and no others are in use.") == 1  # a table's note
     assert "cross: there are no published rows for mixture(disfa -> bp4d)." in text
-    (facts,) = runs_section([summary_of(*pair) for pair in pairs]).tables
-    assert ["subject lists", "facsuite", "cross-dataset"] in facts.rows
+    (facts,) = runs_section({pair[0].name: facts_of(summary_of(*pair)) for pair in pairs}).tables
+    assert [row[facts.header.index("subject lists")] for row in facts.rows] == ["facsuite", "cross-dataset"]
 
 
 def test_what_the_source_does_not_state_is_named_but_does_not_block() -> None:

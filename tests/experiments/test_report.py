@@ -167,7 +167,7 @@ def test_runs_are_compared_by_subject(report: Path) -> None:
     text = (report / "report.md").read_text()
     table = table_of(text, "renet minus resnet18")
     assert table.loc["mean"].iloc[2] == "better"
-    assert "renet minus right: not compared, they differ in camera, held-out subjects." in text
+    assert "right: compared with no other run; from renet it differs in camera, held-out subjects." in text
 
 
 def test_a_lower_error_is_better(tmp_path: Path, write_fold: Writer, random_ledger: Writer) -> None:
@@ -289,7 +289,7 @@ def test_page_is_self_contained(report: Path) -> None:
 
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
             self.found += [value or "" for name, value in attributes if name in ("src", "href")]
-            if tag not in ("meta", "img"):
+            if tag not in ("meta", "img", "input"):
                 self.open.append(tag)
 
         def handle_endtag(self, tag: str) -> None:
@@ -321,6 +321,21 @@ def test_latex_is_balanced(report: Path) -> None:
     assert not re.search(r"(?<!\\)[_#&](?! )", text)  # a bare & only ever stands between cells
 
 
+def test_a_papers_table_has_ours_above_a_rule_and_says_what_compares(report: Path) -> None:
+    text = (report / "tables" / "renet_table2_disfa_f1.tex").read_text()
+    ours, published = text[text.index(r"\midrule") : text.index(r"\bottomrule")].split(r"\midrule")[1:]
+    names = [line.split(" & ")[0].strip() for line in ours.splitlines() if "&" in line]
+    assert names == ["renet", "resnet18", "right"]
+    row = next(line for line in published.splitlines() if line.strip().startswith("RE-Net &"))
+    printed = ["38.8", "31.1", "57.2", "50.1", "50.2", "75.5", "86.6", "50.6", "55.0"]
+    assert [cell.strip() for cell in row.split("&")][1:10] == printed
+    interval = table_of((report / "report.md").read_text(), "renet: F1").loc["mean", "95 % interval"]
+    assert f"{{{interval}}}" in ours.splitlines()[1]
+    assert "right: not comparable (camera: left vs right; folds: 3 vs 1) with" in text
+    assert not re.search(r"^ *.*renet: not comparable \(camera", text, re.MULTILINE)
+    assert {path.stem for path in (report / "tables").iterdir()} >= {"renet_table2_disfa_f1", "renet_table5_disfa_icc"}
+
+
 def test_special_characters_are_escaped() -> None:
     table = Table("50 % & more", ["a_b", "x"], [["~", "[1, 2]"], ["mean", "1 ± 2"]], ["#1 {x}"])
     latex = to_latex(table)
@@ -328,6 +343,10 @@ def test_special_characters_are_escaped() -> None:
     assert r"a\_b & x \\" in latex
     assert r"\textasciitilde{} & {[1, 2]} \\" in latex
     assert r"1 $\pm$ 2" in latex
+    numbers = to_latex(Table("a -> b", ["fold1-seed0", "p"], [["[-1.2, -.3]", "<.001"]]))
+    assert r"\caption{a -$>$ b}" in numbers
+    assert r"fold1-seed0 & p \\" in numbers
+    assert r"{[$-$1.2, $-$.3]} & $<$.001 \\" in numbers
     assert to_markdown(Table("t", ["a"], [["x|y"]])).splitlines()[-1] == "| x\\|y |"
     assert to_text(table).splitlines()[1:3] == ["a_b        x", "------------"]
 
@@ -341,7 +360,7 @@ def test_command_prints_table_and_path(two_folds: Path, tmp_path: Path, capsys: 
     assert "tiny: F1 in percent" in printed
     assert f"report: {tmp_path / 'out' / 'report.html'}" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("report.html", "report.md", "report.csv", "report.tex", "figures")
+        *("report.html", "report.md", "report.csv", "report.tex", "figures", "tables")
     }
 
 
