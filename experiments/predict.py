@@ -371,4 +371,4 @@ def whole_table(out: Path, schema: pa.Schema) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    exit_with(main, goes_on=False)

@@ -9,24 +9,30 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn, get_args, get_origin, get_type_hints
 
 
-def exit_with(command: Callable[[], int]) -> NoReturn:
-    """Exit with the code of ``command``; a user error (an exception with a ``remedy``) prints two lines and exits 2."""
+def exit_with(command: Callable[[], int], goes_on: bool = True) -> NoReturn:
+    """Exit with the code of ``command``; a user error (an exception with a ``remedy``) prints two lines and exits 2.
+
+    Args:
+        command: What the program does.
+        goes_on: Whether a second start continues what the first one left.
+    """
+    again = "the same command goes on from here" if goes_on else "the same command begins anew"
     try:
         code = command()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"interrupted; {again}", file=sys.stderr)
         code = 130
     except SystemExit as stopped:
         if stopped.code is not None:
             raise
         # Lightning leaves so after SIGTERM, which would read as success.
-        print("terminated; the same command goes on from here", file=sys.stderr)
+        print(f"terminated; {again}", file=sys.stderr)
         code = 143
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f": {error.filename}" if error.filename else ""
-        print(f"error: the disk is full{where}\nremedy: make room; the same command goes on from here", file=sys.stderr)
+        print(f"error: the disk is full{where}\nremedy: make room; {again}", file=sys.stderr)
         code = 1
     except Exception as error:
         remedy = getattr(error, "remedy", None)

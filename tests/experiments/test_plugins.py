@@ -42,3 +42,16 @@ def test_another_error_of_the_system_keeps_its_traceback() -> None:
 
     with pytest.raises(PermissionError):
         exit_with(command)
+
+
+@pytest.mark.parametrize(("goes_on", "what"), [(True, "goes on from here"), (False, "begins anew")])
+def test_an_interrupted_command_says_what_a_second_start_does(
+    goes_on: bool, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        exit_with(command, goes_on)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"interrupted; the same command {what}\n"
