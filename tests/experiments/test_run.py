@@ -330,6 +330,7 @@ def test_a_terminated_run_says_so_and_goes_on(tmp_path: Path) -> None:
     assert not (folder / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_after_a_kill_and_end_as_one_with_twice_the_batch(tmp_path: Path) -> None:
     epochs = ["--trainer.max_epochs=8", "--early_stopping.patience=null", "--model.recalibrate_batches=0"]
     two = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.sync_batchnorm=true"]

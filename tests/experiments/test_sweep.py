@@ -453,6 +453,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 240) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # a job of SLURM that goes on, and trials that a failure left, are always tested
 def test_a_killed_sweep_leaves_nothing_running_and_goes_on() -> None:
     """Its trial ends with it and is resumed by the next."""
     only = {"data.fold": {"values": [1]}, "trainer.max_epochs": {"value": 16}}
