@@ -39,7 +39,7 @@ def groups(pairs: Sequence[Pair]) -> list[list[Pair]]:
             found.append([pair])
         else:
             group.append(pair)
-    return [ranked(group, metric) if (metric := _first_metric(group)) else group for group in found]
+    return [ranked(group, metric) if (metric := first_metric(group)) else group for group in found]
 
 
 def pairings(group: Sequence[Pair]) -> list[tuple[Pair, Pair]]:
@@ -66,7 +66,8 @@ def ranked(group: Sequence[Pair], metric: str) -> list[Pair]:
     return sorted(group, key=place)
 
 
-def _first_metric(group: Sequence[Pair]) -> str | None:
+def first_metric(group: Sequence[Pair]) -> str | None:
+    """The first headline metric that all runs of a group have for some AU or class."""
     return next((metric for metric in HEADLINES if common(group, metric)), None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from callbacks import figures
 from experiments.analysis.importance import FOREST_FROM, Importance, distinct, importance
-from experiments.comparison import LOWER_IS_BETTER, Pair, common
+from experiments.comparison import LOWER_IS_BETTER, Pair, common, first_metric
 from experiments.evaluation import over
 from experiments.ledgers import Experiment
 from experiments.sections import HEADLINES, Section, picture
@@ -27,7 +27,7 @@ def importance_section(found: Sequence[Sequence[Pair]]) -> Section | None:
     text: list[str] = []
     tables, drawn = [], []
     for group in found:
-        metric = next((metric for metric in HEADLINES if common(group, metric)), None)
+        metric = first_metric(group)
         if len(group) < 2 or metric is None or group[0][0].runs[0].dataset:
             continue
         where = f"{group[0][0].facts['dataset']}, {len(group)} settings"

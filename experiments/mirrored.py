@@ -12,9 +12,9 @@ from callbacks.tracking import tracker
 from callbacks.wandb_mirror import WandbMirror
 from experiments.cli import flatten
 from experiments.evaluation import BY_CLASS, WHOLE, Evaluation, evaluate
+from experiments.files import write_whole
 from experiments.ledgers import Experiment, FoldRun, load_experiment
 from experiments.published import differences, load_published
-from experiments.run_folder import write_text
 from experiments.sections import pictures, published_section
 from experiments.summary import summary_of
 from lightning_modules.common import metrics
@@ -47,8 +47,8 @@ def finish_fold(mirror: WandbMirror, folder: Path, fold: int, seed: int, artifac
         evaluation = evaluate(experiment, resamples=0)
         shown = {"tables": tables(experiment, evaluation), "figures": figures(experiment, evaluation)}
     files = [folder / name for name in FILES if (folder / name).exists()] if artifacts else []
-    if artifacts and (best := folder / "checkpoints" / "best.ckpt").exists():
-        files.append(best)
+    if artifacts and result["scored_checkpoint"]:
+        files.append(folder / result["scored_checkpoint"]["file"])
     mirror.finish(config, summary, files=files, **shown)
 
 
@@ -78,7 +78,7 @@ def show_experiment(path: Path, kind: str, mode: str) -> None:
             all_tables[f"published_{number}"] = pd.DataFrame(table.rows, columns=table.header)
         summary = {"folds": len(experiment.folds), "seeds": len(experiment.seeds)}
         mirror.finish(facts, summary | means(evaluation), all_tables, figures(experiment, evaluation))
-        write_text(sent, text)
+        write_whole(sent, text)
 
 
 def means(evaluation: Evaluation) -> dict[str, float]:

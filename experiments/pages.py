@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 
+from experiments.files import write_whole
 from experiments.sections import Section
 from experiments.tables import to_markdown
 
@@ -46,11 +47,3 @@ def write_pages(
     facets = {fact: found for fact, found in values.items() if 1 < len(found) <= CHOICES}
     text = page.render(title=title, intro=intro, sections=sections, facets=facets, runs=runs)
     write_whole(out / f"{name}.html", text)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)

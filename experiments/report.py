@@ -20,9 +20,10 @@ from datamodules.errors import DataError
 from experiments.analysis.sections import analysis_sections
 from experiments.comparison import comparison_section, groups, leaderboard_section, leaderboards
 from experiments.evaluation import Evaluation, evaluate, one_half
+from experiments.files import write_whole
 from experiments.ledgers import Experiment, load_all
 from experiments.many_runs import cross_dataset_section, importance_section, varied
-from experiments.pages import write_pages, write_whole
+from experiments.pages import write_pages
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.published import differences, load_published
 from experiments.sections import (

@@ -29,9 +29,10 @@ from datamodules.jobs import usable_cpus
 from experiments import mirrored, report
 from experiments.cli import ConfigError, SuiteCLI, is_overlay, normalise, split_configs
 from experiments.environment import tied
+from experiments.files import write_whole
 from experiments.fold import Fold, is_rank_zero
 from experiments.processes import Pool, gpus, on_gpus
-from experiments.run_folder import RunFolder, unwritable, write_text
+from experiments.run_folder import RunFolder, unwritable
 from experiments.terminal import exit_with
 from lightning_modules.base import AUModule
 from lightning_modules.common import metrics, weights
@@ -91,7 +92,7 @@ def run_folds(argv: list[str]) -> int:
         return max(1, *failed.values())
     experiment = cli.experiment
     summary = report.summarize(experiment)
-    write_text(experiment / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    write_whole(experiment / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     report.print_table(summary)
     print(f"report: {report.write_report([experiment], experiment / 'report')}")
     mirrored.show_experiment(experiment, cli.config.run.tracker, cli.config.run.wandb)

@@ -10,6 +10,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from experiments.cli import ConfigError, SuiteCLI, config_hash, hashed
+from experiments.files import write_whole
 from experiments.ledgers import FORMAT
 
 State = Literal["new", "resume", "done"]
@@ -110,13 +111,13 @@ class RunFolder:
             shutil.rmtree(self.path)
         self.done.unlink(missing_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_text(
+        write_whole(
             self.config, f"{_HEADER}{self.hash}\n{_FORMAT}{FORMAT}\n{yaml.safe_dump(self.settings, sort_keys=False)}"
         )
 
     def close(self, result: dict[str, Any]) -> None:
         """Write result.json, then DONE."""
-        write_text(self.result, json.dumps(result, indent=1, allow_nan=False))
+        write_whole(self.result, json.dumps(result, indent=1, allow_nan=False))
         self.done.touch()
         self._lock.release()
 
@@ -127,10 +128,3 @@ def unwritable(path: Path, error: OSError) -> ConfigError:
         f"{path} cannot be written: {error.strerror}",
         "mend its permissions, or choose another --trainer.default_root_dir",
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    temporary.replace(path)

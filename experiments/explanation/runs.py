@@ -20,6 +20,7 @@ from experiments.explanation import numbers
 from experiments.ledgers import FoldRun
 from lightning_modules import EmotiRAMFAU, HeatmapFAU, MEGraphAU
 from lightning_modules.common.metrics import Floats
+from lightning_modules.common.weights import network_state, read_checkpoint
 
 BEFORE, AFTER = "before", "after"
 
@@ -109,8 +110,7 @@ class EmotionRun:
 
     def set_body(self, when: str) -> None:
         """Give the models of both stages the body ``before`` or ``after``."""
-        trained = torch.load(self.best, weights_only=True, map_location="cpu")["state_dict"]
-        network = {name.removeprefix("network."): x for name, x in trained.items() if name.startswith("network.")}
+        network = network_state(read_checkpoint(self.best))
         if when == BEFORE:
             network |= {f"body.{name}": tensor for name, tensor in self.model.initial_body().items()}
         self.model.network.load_state_dict(network)

@@ -16,7 +16,7 @@ from typing import Any
 import submitit
 
 from experiments.cli import ConfigError
-from experiments.run_folder import write_text
+from experiments.files import write_whole
 from experiments.sweeping.job import Job
 from experiments.sweeping.plan import Sweep, Trial
 
@@ -95,7 +95,7 @@ def record(folder: Path, jobs: dict[str, str]) -> None:
     """Remember which trial is which job."""
     path = folder / "jobs.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    write_text(path, json.dumps(known | jobs, indent=1))
+    write_whole(path, json.dumps(known | jobs, indent=1))
 
 
 def queued(folder: Path) -> set[str]:

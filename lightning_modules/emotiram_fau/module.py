@@ -104,7 +104,7 @@ class HeatmapFAU(AUClassifier):
     def build(self, backbone: nn.Module) -> HeatmapBody:
         """See Classifier."""
         net = FAU(backbone, POINTS * len(self.aus), self.width, self.scc, self.image_size)
-        return HeatmapBody(net, len(self.aus)).to(memory_format=torch.channels_last)
+        return HeatmapBody(net, len(self.aus))
 
     def check(self, data: dict[str, Any] | None) -> None:
         """See AUClassifier."""
@@ -331,7 +331,6 @@ class EmotiRAMFAU(Classifier):
         body: AUBody
         if self.body == "heatmap":
             body = HeatmapBody(FAU(backbone, POINTS * n_aus, self.width, self.scc, self.image_size), n_aus)
-            body.to(memory_format=torch.channels_last)
         else:
             body = MEGraphBody(MEGraph(backbone, n_aus, self.stage, self.neighbors), n_aus)
         network = EmotiRAMNetwork(body, self.hidden, len(self.expressions), self.dropout, self.frozen)

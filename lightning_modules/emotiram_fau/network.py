@@ -51,6 +51,7 @@ class HeatmapBody(AUBody):
         super().__init__(n_aus)
         self.net = net
         self.n_code = POINTS * n_aus * (net.image_size // STRIDE) ** 2
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 3, H, W) uint8 -> maps of the AUs ``outputs``."""
