@@ -3,9 +3,10 @@
     python benchmarks/throughput.py [--device cuda] [--configs renet_disfa.yaml,...] [--compiled renet_disfa.yaml,...]
 
 Weights are as drawn and frames are a small twin's, at the configuration's own picture size and batch size. A step is
-loss, gradient and optimiser; ``loader`` is what one core reads, decodes and augments for it in a second. A sample is a
-frame, a clip of three, or a pair of frames for each AU. The median step counts. "32" is as Lightning trains by
-default: on a GPU convolutions round to TF32.
+loss, gradient and optimiser; ``GFLOP`` are those of its convolutions and matrix products for one sample, forwards and
+backwards; ``loader`` is what one core reads, decodes and augments for it in a second. A sample is a frame, a clip of
+three, or a pair of frames for each AU. The median step counts. "32" is as Lightning trains by default: on a GPU
+convolutions round to TF32.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.cli import SuiteCLI, normalise
 
@@ -50,7 +52,7 @@ def main() -> int:
     machine = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {machine}")
     print(
-        f"{'configuration':<34} {'batch':>5} {'precision':<12} {'ms/step':>8} {'samples/s':>9} {'MB':>6} "
+        f"{'configuration':<34} {'batch':>5} {'precision':<12} {'GFLOP':>7} {'ms/step':>8} {'samples/s':>9} {'MB':>6} "
         f"{'predicts/s':>10} {'loader/s':>8}"
     )
     for name in arguments.configs.split(","):
@@ -58,6 +60,9 @@ def main() -> int:
         batch = move_data_to_device(batch, torch.device(arguments.device))
         model.to(arguments.device)
         size = len(batch["index"])
+        with FlopCounterMode(display=False) as counted:
+            training(model, batch)()
+        flops = counted.get_total_flops() / size
         precisions = ["32"] + ["bf16-mixed"] * on_gpu + ["bf16 compiled"] * (name in arguments.compiled.split(","))
         for precision in precisions:
             if precision == "bf16 compiled":
@@ -68,8 +73,8 @@ def main() -> int:
                 model.eval()  # once: entering evaluation makes RE-Net fold its weights
                 predicted = timed(partial(predict, model, batch), arguments)
             print(
-                f"{name:<34} {size:>5} {precision:<12} {1e3 * trained:>8.1f} {size / trained:>9.0f} {megabytes:>6} "
-                f"{size / predicted:>10.0f} {loads:>8.0f}",
+                f"{name:<34} {size:>5} {precision:<12} {flops / 1e9:>7.1f} {1e3 * trained:>8.1f} {size / trained:>9.3g} {megabytes:>6} "
+                f"{size / predicted:>10.3g} {loads:>8.0f}",
                 flush=True,
             )
         torch.compiler.reset()
