@@ -5,8 +5,8 @@
 Weights are as drawn and frames are a small twin's, at the configuration's own picture size and batch size. A step is
 loss, gradient and optimiser; ``GFLOP`` are those of its convolutions and matrix products for one sample, forwards and
 backwards; ``loader`` is what one core reads, decodes and augments for it in a second. A sample is a frame, a clip of
-three, or a pair of frames for each AU. The median step counts. "32" is as Lightning trains by default: on a GPU
-convolutions round to TF32.
+three, or a pair of frames of one AU; of the rankers' networks two are measured, and the time of others is proportional.
+The median step counts. "32" is as Lightning trains by default: on a GPU convolutions round to TF32.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
+from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,7 +36,7 @@ CONFIGS = (
     *("pairwise_disfa_ranker.yaml", "pairwise_disfa_uncertainty.yaml", "transfer_multi_pie.yaml"),
     *("heatmap_fau_bp4d.yaml", "megraph_bp4d_anfl.yaml", "megraph_bp4d_mefl.yaml", "emotiram_fau_caer_s.yaml"),
 )
-CHANGING = [4, 25]  # AUs of which the twin of DISFA has pairs; a pair of theirs stands for those of other AUs
+CHANGING = [4, 25]  # AUs of which the twin of DISFA has pairs
 WARM = 3
 
 
@@ -59,7 +60,7 @@ def main() -> int:
         model, batch, loads = prepare(name, arguments.batch)
         batch = move_data_to_device(batch, torch.device(arguments.device))
         model.to(arguments.device)
-        size = len(batch["index"])
+        size = samples(batch)
         with FlopCounterMode(display=False) as counted:
             training(model, batch)()
         flops = counted.get_total_flops() / size
@@ -73,8 +74,8 @@ def main() -> int:
                 model.eval()  # once: entering evaluation makes RE-Net fold its weights
                 predicted = timed(partial(predict, model, batch), arguments)
             print(
-                f"{name:<34} {size:>5} {precision:<12} {flops / 1e9:>7.1f} {1e3 * trained:>8.1f} {size / trained:>9.3g} {megabytes:>6} "
-                f"{size / predicted:>10.3g} {loads:>8.0f}",
+                f"{name:<34} {size:>5} {precision:<12} {flops / 1e9:>7.1f} {1e3 * trained:>8.1f} "
+                f"{size / trained:>9.3g} {megabytes:>6} {size / predicted:>10.3g} {loads:>8.0f}",
                 flush=True,
             )
         torch.compiler.reset()
@@ -84,31 +85,31 @@ def main() -> int:
 def prepare(name: str, batch_size: int | None) -> tuple[Any, dict[str, Any], float]:
     """Model, a training batch, and samples a second that one core loads."""
     words = ["--config", name]
-    dataset = SuiteCLI(normalise(words)).config.data.class_path.rpartition(".")[2]
+    data = SuiteCLI(normalise(words)).config.data
+    words += [f"--data.aus={CHANGING}"] * bool(data.init_args.pairs.train)
+    dataset = data.class_path.rpartition(".")[2]
     words += [f"--data.root={TWINS[dataset]}", "--data.num_workers=0", "--model.pretrained=false"]
     words += [f"--data.batch_size={batch_size}"] * (batch_size is not None)
     model, data = SuiteCLI(normalise(words)).build()
-    if pairs := data.pairs.train:
-        data = SuiteCLI(normalise([*words, f"--data.aus={CHANGING}"])).build()[1]
     data.prepare_data()
     data.setup()
     loader, loaded, started = data.train_dataloader(), 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < 2 or not loaded:
         batch = next(iter(loader))
-        loaded += len(batch["index"])
-    if pairs:
-        times = len(model.aus) // len(CHANGING)
-        batch |= {
-            "pair": batch["pair"].repeat_interleave(times, 1),
-            "order": batch["order"].repeat_interleave(times, 1),
-        }
-        loaded //= times
+        loaded += samples(batch)
     return model, batch, loaded / seconds
+
+
+def samples(batch: dict[str, Any]) -> int:
+    """Frames or clips of a batch, or its pairs for all AUs."""
+    return batch["order"].numel() if "order" in batch else len(batch["index"])
 
 
 def training(model: Any, batch: dict[str, Any]) -> Callable[[], Tensor]:
     """A training step of the model."""
     model.train()
+    # Schedules ask the trainer how long they are.
+    model.trainer = Trainer(max_steps=1000, max_epochs=-1, logger=False, enable_checkpointing=False)
     chosen = model.configure_optimizers()
     optimizer = chosen["optimizer"] if isinstance(chosen, dict) else chosen
 

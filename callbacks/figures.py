@@ -202,7 +202,9 @@ def timeline(frames: ArrayLike, true: ArrayLike, prob: Mapping[str, ArrayLike], 
     panels[-1].set_xlabel("frame")
     figure.supylabel("probability", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    columns = min(len(labels), max(1, 120 // (max(map(len, labels)) + 6)))  # 120 letters and lines fill the width
+    figure.legend(handles, labels, loc="outside upper right", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * (-(-len(labels) // columns) - 1))
     return figure
 
 

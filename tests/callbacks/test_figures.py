@@ -195,6 +195,15 @@ def test_timeline_shades_labels_and_draws_every_run() -> None:
     ]
 
 
+def test_the_names_of_many_runs_stay_inside_the_timeline() -> None:
+    names = [f"a_long_name_of_a_configuration-with-variant-{number}" for number in range(4)]
+    figure = figures.timeline([0, 1, 2], np.ones((3, 1)), dict.fromkeys(names, np.zeros((3, 1))), ["AU01"])
+    figure.draw_without_rendering()
+    drawn = figure.legends[0].get_window_extent()
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= set(names)
+    assert drawn.x0 >= 0 and drawn.x1 <= figure.bbox.width and drawn.y0 > figure.axes[0].get_window_extent().y1
+
+
 def test_errors_stand_over_the_middles_of_their_bins() -> None:
     figure = figures.errors_by_confidence([0.0, 0.5], [0.4, 1.0], {"wrong": [0.5, 0.1], "missed": [np.nan, 0.2]})
     saved(figure)
