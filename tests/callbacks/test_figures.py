@@ -201,7 +201,9 @@ def test_the_names_of_many_runs_stay_inside_the_timeline() -> None:
     figure.draw_without_rendering()
     drawn = figure.legends[0].get_window_extent()
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= set(names)
-    assert drawn.x0 >= 0 and drawn.x1 <= figure.bbox.width and drawn.y0 > figure.axes[0].get_window_extent().y1
+    assert drawn.x0 >= 0
+    assert drawn.x1 <= figure.bbox.width
+    assert drawn.y0 > figure.axes[0].get_window_extent().y1
 
 
 def test_errors_stand_over_the_middles_of_their_bins() -> None:
