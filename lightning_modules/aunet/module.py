@@ -44,6 +44,10 @@ def centre_frame(batch: Mapping[str, Any]) -> Tensor:
 class FaceAligner(AUModule):
     """FAN, trained to find 68 landmarks: the feature of AUNet where no published weights are at hand.
 
+    From the first of ``milestones`` on its batch normalisations keep their statistics, so that it is trained as it will
+    be used. Otherwise pictures unlike the rest of a batch, whose statistics hold them down in training, may leave the
+    frozen FAN with features a hundred times as large as others, from which no head learns.
+
     Args:
         aus: Of the data, whose validation subjects are drawn by them; not used otherwise.
         width: Factor on all channels; 1 as published.
@@ -98,6 +102,13 @@ class FaceAligner(AUModule):
         if stage != "fit" or data is None:
             return
         check_landmarks(data, "FaceAligner")
+
+    def on_train_epoch_start(self) -> None:
+        """Keep the statistics of batch normalisations once the learning rate has fallen."""
+        if self.milestones and self.current_epoch >= self.milestones[0]:
+            for module in self.network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
 
     def pictures(self, batch: dict[str, Any]) -> Tensor:
         """What FAN takes of a batch: (B, 3, H, W) in [0, 1]."""

@@ -147,6 +147,22 @@ def test_an_aligner_finds_the_landmarks_that_it_is_shown(clips, trainer):
     assert 0.2 < predicted["confidence"].mean() <= 1
 
 
+def test_statistics_stay_once_the_learning_rate_has_fallen(clips, trainer):
+    seen = []
+
+    class Recorder(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            state = pl_module.network.state_dict()
+            for mark in ("running_mean", "running_var", "conv1.weight"):
+                seen.append(torch.cat([value.flatten() for name, value in state.items() if name.endswith(mark)]))
+
+    fitted(FaceAligner(clips.aus, **TINY, milestones=[2]), clips, trainer, max_epochs=4, callbacks=[Recorder()])
+    first, second, third, fourth = zip(*[iter(seen)] * 3, strict=True)
+    assert not any(torch.equal(*values) for values in zip(first, second, strict=True))
+    assert [torch.equal(*values) for values in zip(second, third, strict=True)] == [True, True, False]
+    assert [torch.equal(*values) for values in zip(third, fourth, strict=True)] == [True, True, False]
+
+
 def test_predicted_landmarks_are_in_pixels_of_the_centre_frame(clips):
     model = FaceAligner(clips.aus, **TINY).eval()
     batch = clips.batch(3)
