@@ -107,7 +107,7 @@ class FaceAligner(AUModule):
         """Keep the statistics of batch normalisations once the learning rate has fallen."""
         if self.milestones and self.current_epoch >= self.milestones[0]:
             for module in self.network.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()
 
     def pictures(self, batch: dict[str, Any]) -> Tensor:
