@@ -231,7 +231,9 @@ def test_a_video_shorter_than_its_labels_is_refused_before_decoding(folder: Path
 def test_a_cut_video_is_refused_although_its_header_tells_the_old_length(folder: Path) -> None:
     content = video(folder).read_bytes()
     video(folder).write_bytes(content[: 2 * len(content) // 3])
-    assert "too short" in refusal(folder)
+    message = refusal(folder)
+    assert "LeftVideoSN001_comp.avi" in message
+    assert "too short" in message or "cannot be opened" in message  # the decoder may refuse it before it is counted
 
 
 @pytest.mark.parametrize("start", [0, 200], ids=["header", "picture"])
