@@ -30,6 +30,7 @@ def write_video(path: Path, frames: int, codec: str = "mjpeg") -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=20)
         stream.width = stream.height = 64
+        stream.codec_context.thread_count = 2  # the bytes depend on it, and its default on the cores of the machine
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if codec == "mpeg4":
             stream.codec_context.max_b_frames = 2
@@ -231,9 +232,7 @@ def test_a_video_shorter_than_its_labels_is_refused_before_decoding(folder: Path
 def test_a_cut_video_is_refused_although_its_header_tells_the_old_length(folder: Path) -> None:
     content = video(folder).read_bytes()
     video(folder).write_bytes(content[: 2 * len(content) // 3])
-    message = refusal(folder)
-    assert "LeftVideoSN001_comp.avi" in message
-    assert "too short" in message or "cannot be opened" in message  # the decoder may refuse it before it is counted
+    assert "too short" in refusal(folder)
 
 
 @pytest.mark.parametrize("start", [0, 200], ids=["header", "picture"])
