@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import default_collate
 
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.feature_maps import FeatureMaps
 from callbacks.features import Features
 from callbacks.ledger import Ledger, write_parquet
@@ -232,7 +233,7 @@ def keep(folder: Path, best: bool, monitor: str | None = None, mode: str = "max"
     Two callbacks, because Lightning's ``save_last`` writes only where the best is written.
     """
     settings: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    chosen = [ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, **settings)] if best else []
+    chosen = [BestCheckpoint(folder, "best", monitor=monitor, mode=mode, **settings)] if best else []
     return [*chosen, ModelCheckpoint(folder, "last", **settings)]
 
 

@@ -30,6 +30,8 @@ class AUModule(pl.LightningModule, ABC):
         expressions: Names of the expression classes, in the order of the labels; none where expressions are not
             predicted.
         samples: What it is trained on: ``frames``, ``pairs`` or ``features`` (of pseudo-intensities).
+        settles_at: Epoch, counted from 0, from which on it is trained as it will be used: where training gets there, no
+            earlier one is chosen.
     """
 
     network: nn.Module
@@ -37,6 +39,7 @@ class AUModule(pl.LightningModule, ABC):
     samples: str = "frames"
     monitor: str = "val/f1_mean"
     monitor_mode: str = "max"
+    settles_at: int = 0
 
     def __init__(self, aus: list[int], seed: int = 0) -> None:
         super().__init__()

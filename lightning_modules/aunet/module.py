@@ -46,7 +46,8 @@ class FaceAligner(AUModule):
 
     From the first of ``milestones`` on its batch normalisations keep their statistics, so that it is trained as it will
     be used. Otherwise pictures unlike the rest of a batch, whose statistics hold them down in training, may leave the
-    frozen FAN with features a hundred times as large as others, from which no head learns.
+    frozen FAN with features a hundred times as large as others, from which no head learns. An earlier epoch is chosen
+    only where training ends before that.
 
     Args:
         aus: Of the data, whose validation subjects are drawn by them; not used otherwise.
@@ -84,6 +85,7 @@ class FaceAligner(AUModule):
         self.backbone = "fan"
         self.task = "landmarks"
         self.sigma, self.lr, self.milestones, self.gamma = sigma, lr, milestones, gamma
+        self.settles_at = min(milestones, default=0)
         self.fault: ModelError | None = None
         try:
             self.network = FAN(width, depth, stacks, pool).to(memory_format=torch.channels_last)
@@ -105,7 +107,7 @@ class FaceAligner(AUModule):
 
     def on_train_epoch_start(self) -> None:
         """Keep the statistics of batch normalisations once the learning rate has fallen."""
-        if self.milestones and self.current_epoch >= self.milestones[0]:
+        if self.milestones and self.current_epoch >= self.settles_at:
             for module in self.network.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()

@@ -156,7 +156,9 @@ def test_statistics_stay_once_the_learning_rate_has_fallen(clips, trainer):
             for mark in ("running_mean", "running_var", "conv1.weight"):
                 seen.append(torch.cat([value.flatten() for name, value in state.items() if name.endswith(mark)]))
 
-    fitted(FaceAligner(clips.aus, **TINY, milestones=[2]), clips, trainer, max_epochs=4, callbacks=[Recorder()])
+    model = FaceAligner(clips.aus, **TINY, milestones=[2])
+    assert model.settles_at == 2
+    fitted(model, clips, trainer, max_epochs=4, callbacks=[Recorder()])
     first, second, third, fourth = zip(*[iter(seen)] * 3, strict=True)
     assert not any(torch.equal(*values) for values in zip(first, second, strict=True))
     assert [torch.equal(*values) for values in zip(second, third, strict=True)] == [True, True, False]
