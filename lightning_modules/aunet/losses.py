@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.aunet.network import LabelVAE, to_maps
+from lightning_modules.common.precision import at_least_single
 
 Consistency = Literal["paper", "released", "label"]
 
@@ -24,7 +25,7 @@ def weighted_bce(logit: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         target: (B, A) int64 in {-1, 0, 1}.
         weight: (A,) of ``common.losses.frequency_weights``.
     """
-    known = target >= 0
+    logit, known = at_least_single(logit), target >= 0
     raw = F.binary_cross_entropy_with_logits(logit, target.clamp(min=0).to(logit.dtype), reduction="none")
     return (raw * weight * known).sum() / known.sum().clamp(min=1)
 

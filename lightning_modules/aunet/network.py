@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_modules.common.backbones import InputNormalization, unit_range
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import AUNetwork
+from lightning_modules.common.precision import at_least_single
 
 Pool = Literal["max", "avg"]
 Variant = Literal["paper", "released"]
@@ -348,7 +349,7 @@ class AUNetHead(nn.Module):
 
 
 class LabelVAE(nn.Module):
-    """Variational auto-encoder of the labels of a frame (Sec. IV-B).
+    """Variational auto-encoder of the labels of a frame (Sec. IV-B). What it says is in float32 under autocast too.
 
     Args:
         n_aus: A.
@@ -365,11 +366,11 @@ class LabelVAE(nn.Module):
     def encode(self, label: Tensor) -> tuple[Tensor, Tensor]:
         """Labels or probabilities (B, A), all known -> mean and log-variance (B, Z) of the latent code."""
         hidden = F.relu(self.hidden(label))
-        return self.mean(hidden), self.logvar(hidden)
+        return at_least_single(self.mean(hidden)), at_least_single(self.logvar(hidden))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent code (B, Z) -> logits (B, A)."""
-        return self.decoder(latent)
+        return at_least_single(self.decoder(latent))
 
     def forward(self, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Labels (B, A) -> logits (B, A), mean and log-variance (B, Z); the code is drawn in training only."""

@@ -1,4 +1,7 @@
-"""Losses that more than one paper uses. Pure functions; a label of -1 is unknown and never enters."""
+"""Losses that more than one paper uses. Pure functions; a label of -1 is unknown and never enters.
+
+These and the papers' own compute in float32 where the network answers in half precision.
+"""
 
 from collections.abc import Sequence
 
@@ -7,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.common.errors import ModelError
+from lightning_modules.common.precision import at_least_single
 
 
 def masked_bce(logit: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
@@ -17,7 +21,7 @@ def masked_bce(logit: Tensor, target: Tensor, pos_weight: Tensor | None = None) 
         target: (..., A) int64 in {-1, 0, 1}.
         pos_weight: (A,) factor on the terms of positive labels.
     """
-    known = target >= 0
+    logit, known = at_least_single(logit), target >= 0
     raw = F.binary_cross_entropy_with_logits(
         logit, target.clamp(min=0).to(logit.dtype), reduction="none", pos_weight=pos_weight
     )
@@ -34,7 +38,7 @@ def masked_cross_entropy(logit: Tensor, target: Tensor, weight: Tensor | None = 
     """
     label = target.flatten()
     known = label >= 0
-    raw = F.cross_entropy(logit.flatten(0, -2), label.clamp(min=0), reduction="none")
+    raw = F.cross_entropy(at_least_single(logit).flatten(0, -2), label.clamp(min=0), reduction="none")
     counts = known.to(raw.dtype) if weight is None else known * weight[label.clamp(min=0)]
     total = counts.sum()
     return (raw * counts).sum() / torch.where(total > 0, total, 1)

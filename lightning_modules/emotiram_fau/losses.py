@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.common.losses import masked_cross_entropy
+from lightning_modules.common.precision import at_least_single
 from lightning_modules.emotiram_fau.fau_network import AMPLITUDE, STRIDE
 
 #: Two points of every AU, each the mean of some of the 68 landmarks. Those of 10, 12, 14 and 17 are read off the
@@ -67,7 +68,7 @@ def heatmap_loss(maps: Tensor, target: Tensor) -> Tensor:
 
     Zero, with a gradient, when none is. The weight decay of the TensorFlow code is the optimiser's.
     """
-    known = target.isfinite().all(-1).all(-1)
+    maps, known = at_least_single(maps), target.isfinite().all(-1).all(-1)
     squares = (maps - target.nan_to_num())[known] ** 2
     return squares.sum() / max(1, squares.numel()) + 0 * maps.sum()
 
@@ -83,7 +84,8 @@ def weighted_asymmetric_loss(prob: Tensor, target: Tensor, weight: Tensor | None
         target: (B, A) int64 in {-1, 0, 1}.
         weight: (A,) w of ``common.losses.frequency_weights``; 1 by default.
     """
-    known, positive = target >= 0, target.clamp(min=0).to(prob.dtype)
+    prob, known = at_least_single(prob), target >= 0
+    positive = target.clamp(min=0).to(prob.dtype)
     raw = positive * prob.clamp(min=1e-8).log()
     raw = raw + (1 - positive) * prob.detach() * (1 - prob).clamp(min=1e-8).log()
     weighted = raw if weight is None else raw * weight

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.common.backbones import resnet_channels
+from lightning_modules.common.precision import at_least_single
 
 Stage = Literal["anfl", "mefl"]
 
@@ -223,7 +224,7 @@ class MEGraph(nn.Module):
     def similarity(self, node: Tensor) -> Tensor:
         """Nodes (B, N, C) -> cosine with the AU's trained centre, (B, N) in [0, 1]: neither has negative values."""
         centre = F.normalize(F.relu(self.centres), dim=-1, eps=EPSILON)
-        return (F.normalize(node, dim=-1, eps=EPSILON) * centre).sum(-1)
+        return (F.normalize(at_least_single(node), dim=-1, eps=EPSILON) * centre).sum(-1)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Normalised image (B, 3, H, W) -> similarities (B, N); of MEFL with logits of the edges (B, N^2, 4)."""

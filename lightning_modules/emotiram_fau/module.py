@@ -15,6 +15,7 @@ from lightning_modules.common.classifier import AUClassifier, Classifier
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.landmarks import check_landmarks
 from lightning_modules.common.losses import frequency_weights, masked_cross_entropy, occurrence_rates
+from lightning_modules.common.precision import at_least_single
 from lightning_modules.common.weights import check_class, is_own, map_weights, network_state
 from lightning_modules.emotiram_fau.fau_network import FAU, POINTS, Correspondence
 from lightning_modules.emotiram_fau.losses import (
@@ -231,9 +232,9 @@ class MEGraphAU(AUClassifier):
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Weighted asymmetric loss of the AUs; in MEFL also cross-entropy of the edges."""
         similarity, edge = self.network(self.pictures(batch), with_edges=True)
-        terms = {"au": weighted_asymmetric_loss(similarity.float(), batch["au"], self.au_weight)}
+        terms = {"au": weighted_asymmetric_loss(similarity, batch["au"], self.au_weight)}
         if edge is not None:
-            terms["edge"] = self.edge_weight * edge_loss(edge.float(), batch["au"])
+            terms["edge"] = self.edge_weight * edge_loss(edge, batch["au"])
         return terms
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -437,7 +438,7 @@ class EmotiRAMFAU(Classifier):
             code = self.network.body.code
             with torch.no_grad():
                 target = code(teacher(image))
-            terms["au"] = self.au_loss_weight * F.mse_loss(code(output), target)
+            terms["au"] = self.au_loss_weight * F.mse_loss(at_least_single(code(output)), target.float())
         return terms
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lightning_modules.common.precision import at_least_single
+
 
 def ranking_loss(first: Tensor, second: Tensor, order: Tensor, margin: float = 1.0) -> Tensor:
     """``max(0, m - r (f_i - f_j))`` of Sec. 3.1, element by element; 0 without a pair.
@@ -13,7 +15,7 @@ def ranking_loss(first: Tensor, second: Tensor, order: Tensor, margin: float = 1
         order: (...) r: 1 where the first frame shows more, -1 where it shows less, 0 for no pair.
         margin: m.
     """
-    loss = (margin - order * (first - second)).clamp(min=0)
+    loss = (margin - order * (at_least_single(first) - at_least_single(second))).clamp(min=0)
     return torch.where(order != 0, loss, 0)
 
 
@@ -41,6 +43,7 @@ def misorder_loss(
         margin: m.
         literal: The loss as it is printed in Sec. 3.2.
     """
+    first, second, sigma_first, sigma_second = map(at_least_single, (first, second, sigma_first, sigma_second))
     score = (order * (first - second) - margin) / torch.hypot(sigma_first, sigma_second)
     loss = torch.special.ndtr(score) if literal else -torch.special.log_ndtr(score)
     return torch.where(order != 0, loss, 0)
@@ -59,4 +62,4 @@ def masked_l1(predicted: Tensor, target: Tensor) -> Tensor:
         target: (B, A) int64, -1 unknown.
     """
     known = target >= 0
-    return ((predicted - target).abs() * known).sum(0).div(known.sum(0).clamp(min=1)).sum()
+    return ((at_least_single(predicted) - target).abs() * known).sum(0).div(known.sum(0).clamp(min=1)).sum()

@@ -12,6 +12,7 @@ from lightning_modules.common.backbones import create_backbone
 from lightning_modules.common.classifier import BackboneModule
 from lightning_modules.common.errors import ModelError
 from lightning_modules.common.heads import LABEL_KEY, LEVELS, Task
+from lightning_modules.common.precision import at_least_single
 from lightning_modules.common.weights import (
     check_class,
     check_leakage,
@@ -250,7 +251,7 @@ class UncertaintyRanker(PairwiseRanker):
     def loss_of_pairs(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """See the base class."""
         with torch.no_grad():
-            first, second = self.ranker(batch["pair"]).float().unbind(-1)
+            first, second = self.ranker(batch["pair"]).unbind(-1)
         of_first, of_second = sigma(self.network(batch["pair"]).float()).unbind(-1)
         loss = misorder_loss(first, second, of_first, of_second, batch["order"], self.margin, self.literal)
         return loss, first - second
@@ -345,7 +346,8 @@ class IntensityMapper(AUModule):
         """See the base class; inside a fit also keeps the errors that choose the epoch and the mapping."""
         if self.trainer.state.fn == "fit":
             label = batch[LABEL_KEY[self.task]]
-            errors = [((values - label).abs() * (label >= 0)).sum(0) for values in self.network.both(batch["feature"])]
+            said = map(at_least_single, self.network.both(batch["feature"]))
+            errors = [((values - label).abs() * (label >= 0)).sum(0) for values in said]
             self._errors.append(torch.stack([*errors, (label >= 0).sum(0).to(errors[0].dtype)]))
         return super().validation_step(batch, batch_idx)
 

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch._dynamo.utils import counters
 
 import experiments.run
 from datamodules.errors import DataError
 from datamodules.mixture import DATASETS
-from experiments import explain
+from experiments import explain, fold
 from experiments.cli import CONFIGS, SuiteCLI, config_hash, normalise
 from experiments.run import main
 from experiments.run_folder import RunFolder
@@ -135,6 +136,32 @@ def test_it_fits_and_tests_on_a_twin(name: str, smoke_root: Path) -> None:
         stage, _, fold = required.partition(".yaml --fold ")
         done = smoke_root / stage.removesuffix(".yaml") / f"fold{fold or 1}-seed0"  # its checkpoint, or its ledgers
         assert str(done) in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.usefixtures("requirements_in_process")
+@pytest.mark.filterwarnings("ignore:Relations of these AUs", "ignore:You passed `Trainer.precision=")
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("name", [name for name in FILES if "synthetic" in name])
+def test_half_precision_learns_what_single_precision_does(
+    name: str, precision: Any, smoke_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the first epoch is that of single precision, and every prediction is a number.
+
+    Lightning knows float16 on GPUs alone and torch on CPUs too, with the same scaling of the loss; it starts low enough
+    here for no step to be left out.
+    """
+    words = [*smoke_words(name), f"--trainer.default_root_dir={smoke_root}"]
+    assert main(words) == 0  # or it is done; its stages serve all three
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8) if precision == "16-mixed" else None
+    monkeypatch.setattr(fold, "plugins", lambda _: [MixedPrecision(precision, "cpu", scaler)])
+    assert main([*words, f"--run.name={Path(name).stem}_{precision}"]) == 0
+    single, half = (smoke_root / f"{Path(name).stem}{kind}" / "fold1-seed0" for kind in ("", f"_{precision}"))
+    assert json.loads((half / "result.json").read_text())["precision"] == precision
+    first = [pd.read_csv(folder / "metrics.csv")["train/loss"][0] for folder in (single, half)]
+    np.testing.assert_allclose(first[1], first[0], rtol=0.02)
+    ledgers = [pd.read_parquet(folder / "predictions.parquet").select_dtypes("float32") for folder in (single, half)]
+    assert np.array_equal(*(np.isfinite(ledger) for ledger in ledgers))
+    assert np.isfinite(ledgers[1]).any(axis=None)
 
 
 @pytest.mark.usefixtures("requirements_in_process")
