@@ -73,6 +73,9 @@ class ConfigError(ValueError):
         self.remedy = remedy
 
 
+Media = Literal["none", "report", "dashboard"]  # from fewer to more who see faces
+
+
 @dataclass
 class RunArgs:
     """What a run does around its training.
@@ -83,8 +86,10 @@ class RunArgs:
             files say; ``config`` adds which file was the last. So the trials of a sweep get a folder each.
         requires: ``CONFIG [ARGUMENTS]`` of runs whose products this run reads; each runs first, unless it is done.
         tracker: Where numbers go beside metrics.csv.
-        wandb: W&B mode; ``auto`` is online when a key is found, else offline. Faces are never sent.
+        wandb: W&B mode; ``auto`` is online when a key is found, else offline.
         artifacts: Whether W&B also gets the ledgers and the best checkpoint.
+        media: Where faces of people may be shown, as the licence of the data has it: nowhere, in the run folder for its
+            report, or on the W&B dashboard too. Rendered ones are always in reports.
         threshold: Rule of the tuned threshold reported beside 0.5 (``f1_tuned``): chosen on validation subjects by
             highest F1 or by precision = recall, or on the test itself as some papers do.
         flip: Also score the mean over each test image and its mirror image.
@@ -102,6 +107,7 @@ class RunArgs:
     tracker: Literal["wandb", "tensorboard", "none"] = "wandb"
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     artifacts: bool = False
+    media: Media = "none"
     threshold: Literal["0.5", "val_f1", "val_break_even", "test_f1"] = "val_f1"
     flip: bool = False
     refit: bool = False

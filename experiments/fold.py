@@ -73,7 +73,8 @@ class Fold:
             self.folder.close(metrics.to_json(result))
             for mirror in self.loggers:
                 if isinstance(mirror, WandbMirror):
-                    mirrored.finish_fold(mirror, self.folder.path, self.data.fold, self.seed, self.options.artifacts)
+                    options = {"artifacts": self.options.artifacts, "faces": self.options.media == "dashboard"}
+                    mirrored.finish_fold(mirror, self.folder.path, self.data.fold, self.seed, **options)
 
     def train(self, state: State) -> int:
         """Fit, and give the model the weights of the best epoch; returns how many epochs are behind them."""
@@ -116,17 +117,18 @@ class Fold:
         model, data = self.model, self.data
         ledger, recalibration = Ledger(flip=self.options.flip), Recalibration()
         callbacks: list[Callback] = [ledger, recalibration]
+        shown = {"edition": data.state_dict()["edition"], "faces": self.options.media != "none"}
         if hasattr(model, "features"):
             share = T_SNE_FRAMES / max(1, len(data.rows_test))
             if model.aus:  # the figure is of single AUs
                 callbacks.append(Features(self.folder.path / "features.npz", share, T_SNE_FRAMES))
-            callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", data.state_dict()["edition"]))
+            callbacks.append(FeatureMaps(self.folder.path / "feature_maps.npz", **shown))
         limits = ("limit_val_batches", "limit_test_batches", "limit_predict_batches")
         limited = [name for name in limits if self.cli.config_init.trainer.get(name) is not None]
         product = dict.fromkeys(
             limited if self.options.predict == "all" else [], 1.0
         )  # the next stage needs all frames
-        callbacks.append(UncertainFrames(self.folder.path / "uncertain_frames.npz", data.state_dict()["edition"]))
+        callbacks.append(UncertainFrames(self.folder.path / "uncertain_frames.npz", **shown))
         trainer = self.trainer(self.loggers, callbacks, enable_checkpointing=False, **product)
         as_trained = None
         if data.fold and getattr(model, "recalibrate_batches", 0):
@@ -195,6 +197,7 @@ class Fold:
             "left_out_frames": data.left_out,
             "repeated_neighbours": data.repeated_neighbours,
             "seed": self.seed,
+            "media": self.options.media,
             "select_on": state["select_on"],
             "initialisation": model.initialisation,
             "threshold_rule": self.options.threshold,

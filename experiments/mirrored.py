@@ -1,7 +1,8 @@
-"""What W&B is shown of finished folds: scores, tables and figures from their ledgers, and never a face."""
+"""What W&B is shown of finished folds: scores, tables and figures from their ledgers; faces only if asked to."""
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pandas as pd
 
 from callbacks.tracking import tracker
 from callbacks.wandb_mirror import WandbMirror
+from experiments.analysis.sections import face_pictures
 from experiments.cli import flatten
 from experiments.evaluation import BY_CLASS, WHOLE, Evaluation, evaluate
 from experiments.files import write_whole
 from experiments.ledgers import Experiment, FoldRun, load_experiment
 from experiments.published import differences, load_published
-from experiments.sections import pictures, published_section
+from experiments.sections import Picture, pictures, published_section
 from experiments.summary import summary_of
 from lightning_modules.common import metrics
 
@@ -31,8 +33,17 @@ def identity(name: str, model: str, data: str, fold: int, seed: int, evaluated: 
     return {"name": f"{name}-f{fold}-s{seed}", "group": name, "job_type": kind, "tags": [model, data]}
 
 
-def finish_fold(mirror: WandbMirror, folder: Path, fold: int, seed: int, artifacts: bool) -> None:
-    """Show a finished fold, and end its run."""
+def finish_fold(mirror: WandbMirror, folder: Path, fold: int, seed: int, artifacts: bool, faces: bool) -> None:
+    """Show a finished fold, and end its run.
+
+    Args:
+        mirror: Of the run.
+        folder: Run folder.
+        fold: Its fold.
+        seed: Its seed.
+        artifacts: Whether ledgers and the best checkpoint are sent.
+        faces: Whether the figures with faces are sent.
+    """
     result = json.loads((folder / "result.json").read_text())
     on = "test" if fold else "val"
     scores = {f"{on}/{name}": value for name, value in metrics.flatten(result.get("metrics", {})).items()}
@@ -45,7 +56,8 @@ def finish_fold(mirror: WandbMirror, folder: Path, fold: int, seed: int, artifac
         run = FoldRun(folder, fold, seed, result)
         experiment = Experiment(result["name"], folder.parent, (run,), ())
         evaluation = evaluate(experiment, resamples=0)
-        shown = {"tables": tables(experiment, evaluation), "figures": figures(experiment, evaluation)}
+        drawn = [*pictures(experiment, evaluation), *(face_pictures(experiment) if faces else [])]
+        shown = {"tables": tables(experiment, evaluation), "figures": figures(experiment.name, drawn)}
     files = [folder / name for name in FILES if (folder / name).exists()] if artifacts else []
     if artifacts and result["scored_checkpoint"]:
         files.append(folder / result["scored_checkpoint"]["file"])
@@ -77,7 +89,8 @@ def show_experiment(path: Path, kind: str, mode: str) -> None:
         for number, table in enumerate(published_section([(experiment, evaluation)]).tables):
             all_tables[f"published_{number}"] = pd.DataFrame(table.rows, columns=table.header)
         summary = {"folds": len(experiment.folds), "seeds": len(experiment.seeds)}
-        mirror.finish(facts, summary | means(evaluation), all_tables, figures(experiment, evaluation))
+        drawn = figures(name, pictures(experiment, evaluation))
+        mirror.finish(facts, summary | means(evaluation), all_tables, drawn)
         write_whole(sent, text)
 
 
@@ -162,8 +175,6 @@ def failures(ledger: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def figures(experiment: Experiment, evaluation: Evaluation) -> dict[str, tuple[bytes, str]]:
-    """PNG and caption by name."""
-    drawn = pictures(experiment, evaluation)
-    start = len(experiment.name) + 1
-    return {picture.name[start:]: (picture.png, picture.caption) for picture in drawn}
+def figures(experiment: str, drawn: Sequence[Picture]) -> dict[str, tuple[bytes, str]]:
+    """PNG and caption by name, without the name of the experiment."""
+    return {picture.name.removeprefix(f"{experiment}_"): (picture.png, picture.caption) for picture in drawn}

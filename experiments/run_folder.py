@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from filelock import FileLock, Timeout
 
-from experiments.cli import ConfigError, SuiteCLI, config_hash, hashed
+from experiments.cli import ConfigError, Media, SuiteCLI, config_hash, hashed
 from experiments.files import write_whole
 from experiments.ledgers import FORMAT
 
@@ -75,10 +75,13 @@ class RunFolder:
         return "resume" if self.last.exists() else "new"
 
     def missing(self) -> list[str]:
-        """Ledgers that the settings ask for and an earlier run of this folder did not write; it is scored again."""
+        """What the settings ask for and an earlier run of this folder did not write; it is scored again."""
         run, fold = self.settings["run"], self.settings["data"]["init_args"]["fold"]
         asked = {"predictions_flip.parquet": run["flip"] and fold, "predictions_train.parquet": run["predict"] == "all"}
-        return [name for name, wanted in asked.items() if wanted and not (self.path / name).exists()]
+        lacking = [name for name, wanted in asked.items() if wanted and not (self.path / name).exists()]
+        shown = json.loads(self.result.read_text()).get("media", "none")
+        more = get_args(Media).index(run["media"]) > get_args(Media).index(shown)
+        return [*lacking, *["figures with faces"] * more]
 
     def busy(self) -> bool:
         """Whether another process is at this run."""

@@ -313,12 +313,23 @@ def _pseudo_pictures(experiment: Experiment, ledger: pd.DataFrame, names: Sequen
         start = part.iloc[0]
         caption = f"{experiment.name}: pseudo-intensity over labels of {start['subject']}, {start['sequence']}: {RULE}."
         drawn.append(picture(f"{experiment.name}_pseudo", caption, figure))
-    if (kept := experiment.runs[0].arrays("uncertain_frames")) is not None:
-        ends = list(dict.fromkeys(name.rpartition(" ")[0] for name in kept))
-        rows = {end.replace(" ", "\n"): (kept[f"{end} images"], kept[f"{end} frames"].tolist()) for end in ends}
-        caption = f"{experiment.name}: frames with the highest and the lowest sigma, one of each video."
-        drawn.append(picture(f"{experiment.name}_uncertain", caption, figures.face_sheet(rows)))
-    return drawn
+    return drawn + uncertain_faces(experiment)
+
+
+def uncertain_faces(experiment: Experiment) -> list[Picture]:
+    """The frames that the first run is most and least sure of, if it kept them."""
+    if (kept := experiment.runs[0].arrays("uncertain_frames")) is None:
+        return []
+    ends = list(dict.fromkeys(name.rpartition(" ")[0] for name in kept))
+    rows = {end.replace(" ", "\n"): (kept[f"{end} images"], kept[f"{end} frames"].tolist()) for end in ends}
+    caption = f"{experiment.name}: frames with the highest and the lowest sigma, one of each video."
+    return [picture(f"{experiment.name}_uncertain", caption, figures.face_sheet(rows))]
+
+
+def face_pictures(experiment: Experiment) -> list[Picture]:
+    """The figures that show faces, of the first run; none where it did not keep any."""
+    maps = feature_map_section([experiment])
+    return uncertain_faces(experiment) + (maps.pictures if maps else [])
 
 
 # ------------------------------------------------------------------------------------------------------ feature maps
@@ -345,7 +356,7 @@ def feature_map_section(experiments: Sequence[Experiment]) -> Section | None:
             f"and 9. Frames of {first.facts['dataset']}: {'; '.join(kept['frames'].tolist())}."
         )
         figure = figures.feature_maps(kept["images"], maps)
-        drawn.append(picture(f"feature_maps_{first.name}", caption, figure))
+        drawn.append(picture(f"{first.name}_feature_maps", caption, figure))
     return Section("Feature maps", pictures=drawn) if drawn else None
 
 

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import pytorch_lightning as pl
 from sklearn.metrics import average_precision_score, f1_score, precision_score
 
+from datamodules.synth_facs import SynthFACS
 from experiments.mirrored import show_experiment
 from experiments.run import main
 from tests.wandb_files import read
@@ -77,6 +80,27 @@ def test_a_fold_is_complete_offline(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert curve == pytest.approx(pd.read_csv(folder / "metrics.csv")["train/loss"].tolist())
     sent = {path.name for path in run.rglob("*") if path.is_file()}
     assert not [name for name in sent if name.endswith((".jpg", ".bin", ".npz"))], "no face leaves the machine"
+
+
+def test_people_are_shown_to_those_who_were_allowed_to_see_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that nobody rendered: first for nobody, then for the report, then for the dashboard; trained once."""
+    told = SynthFACS.state_dict
+    monkeypatch.setattr(SynthFACS, "state_dict", lambda self: told(self) | {"edition": "published"})
+    folder = tmp_path / "renet_synthetic" / "fold1-seed0"
+    seen = []
+    for media in ("none", "report", "report", "dashboard"):
+        assert main([*SMALL, f"--trainer.default_root_dir={tmp_path}", f"--run.media={media}"]) == 0
+        runs = sorted((folder / "wandb").glob("offline-run-*"))
+        sent = {name for run in runs for name in logged(run)[2]}
+        assert json.loads((folder / "result.json").read_text())["media"] == media
+        kept = (folder / "feature_maps.npz").exists()
+        seen.append((kept, "figures/feature_maps" in sent, len(runs)))
+        monkeypatch.setattr(pl.Trainer, "fit", None)
+    assert seen == [(False, False, 1), (True, False, 2), (True, False, 2), (True, True, 3)]
+    with np.load(folder / "feature_maps.npz") as arrays:
+        assert arrays["images"].shape == (5, 32, 32, 3)
 
 
 def test_an_experiment_is_one_run_that_is_shown_once(

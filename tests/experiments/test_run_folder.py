@@ -7,7 +7,7 @@ from experiments.cli import ConfigError
 from experiments.run_folder import RunFolder
 
 SETTINGS: dict[str, Any] = {
-    "run": {"name": "x", "refit": False, "flip": False, "predict": "test"},
+    "run": {"name": "x", "refit": False, "flip": False, "predict": "test", "media": "none"},
     "model": {"init_args": {"lr": 0.1}},
     "data": {"init_args": {"root": "synth:disfa", "num_workers": 2, "fold": 1}},
 }

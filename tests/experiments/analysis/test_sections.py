@@ -177,7 +177,7 @@ def test_feature_maps_of_the_same_frames_share_a_figure(runs: Path, tmp_path: Pa
         path = write_fold(tmp_path / name, 1, table)
         np.savez(path / "feature_maps.npz", images=images, frames=np.array(frames), **maps)
     section = made(sections.feature_map_section([load_experiment(tmp_path / name) for name in "abc"]))
-    assert [picture.name for picture in section.pictures] == ["feature_maps_a", "feature_maps_c"]
+    assert [picture.name for picture in section.pictures] == ["a_feature_maps", "c_feature_maps"]
     assert "x, s, 1; x, s, 2" in section.pictures[0].caption
     assert sections.feature_map_section([load_experiment(runs / "poor")]) is None
 
