@@ -10,6 +10,7 @@ from experiments import dashboard, mirrored
 from experiments.cli import ConfigError
 from experiments.evaluation import evaluate
 from experiments.ledgers import load_experiment
+from experiments.sections import pictures
 
 SECTIONS = ["Overview", "Per-AU", "Folds", "Subjects", "Training", "Published"]
 
@@ -36,7 +37,7 @@ def test_it_shows_what_is_there(
     experiment = load_experiment(tmp_path / "tiny")
     evaluation = evaluate(experiment, resamples=10)
     there = {f"tables/{name}" for name in mirrored.tables(experiment, evaluation)}
-    there |= {f"figures/{name}" for name in mirrored.figures(experiment, evaluation)}
+    there |= {f"figures/{name}" for name in mirrored.figures(experiment.name, pictures(experiment, evaluation))}
     panels = [panel for section in made.sections for panel in section.panels]
     asked = {key for panel in panels for key in [getattr(panel, "table_name", ""), *getattr(panel, "media_keys", [])]}
     assert {key for key in asked if key and "published" not in key} <= there
