@@ -1,6 +1,7 @@
 """Every configuration parses, instantiates, and fits and tests on a twin with the smoke overlay."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,8 +60,10 @@ def smoke_words(name: str) -> list[str]:
     config = SuiteCLI(normalise(words)).config
     data, model = (config[part].class_path.rpartition(".")[2] for part in ("data", "model"))
     if data == "Mixture":
-        roots = [f"--data.train.{key}={TWINS[DATASETS[key].__name__]}" for key in config.data.init_args.train]
-        words += [*roots, f"--data.aus={MIXED}", "--data.neighbours=1"]
+        asked = {side: config.data.init_args[side] or {} for side in ("train", "test")}
+        roots = [f"--data.{side}.{key}={TWINS[DATASETS[key].__name__]}" for side in asked for key in asked[side]]
+        words += [*roots, f"--data.aus={[12] if asked['test'] else MIXED}"]  # 12 is what all twins show
+        words += ["--data.neighbours=1"] * (not asked["test"])
     elif name.startswith("pairwise"):
         root, aus = CHANGING[data]
         words += [f"--data.root={root}", f"--data.aus={aus}", "--data.val_subjects=2"]
@@ -114,7 +117,7 @@ def requirements_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run what a configuration requires by the command line that run.py makes of it, on twins, in this process."""
 
     def run(line: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(line, main([*line[2:], *smoke_words(Path(line[3]).name)]))
+        return subprocess.CompletedProcess(line, main([*line[2:], *smoke_words(Path(line[3]).name)[4:]]))
 
     monkeypatch.setattr(experiments.run, "subprocess", SimpleNamespace(run=run))
 
@@ -133,8 +136,8 @@ def test_it_fits_and_tests_on_a_twin(name: str, smoke_root: Path) -> None:
     assert set(ledger["subject"]) <= set(result["held_out_subjects"])
     assert len(ledger) == result["n_frames"] > 0
     for required in SuiteCLI(normalise(["--config", name])).config.run.requires:
-        stage, _, fold = required.partition(".yaml --fold ")
-        done = smoke_root / stage.removesuffix(".yaml") / f"fold{fold or 1}-seed0"  # its checkpoint, or its ledgers
+        stage = ["--config", *shlex.split(required), f"--trainer.default_root_dir={smoke_root}"]
+        done = RunFolder.of(SuiteCLI(normalise(stage))).path  # its checkpoint, or its ledgers
         assert str(done) in (folder / "config.yaml").read_text()
 
 
@@ -248,8 +251,9 @@ def test_every_combination_of_a_sweep_parses_into_a_run_of_its_own(name: str) ->
     model, data = (locate(config[part].class_path) for part in ("model", "data"))
     intensity = issubclass(model, AUClassifier) and config.model.init_args.get("task") == "intensity"
     decides = ("val/icc_mean" if intensity else model.monitor, model.monitor_mode == "max")
-    assert sweep.metric == decides
-    dataset, epochs = data.__name__, config.trainer.max_epochs
+    trained = config.run.checkpoint is None
+    assert sweep.metric == (decides if trained else ("test/f1_mean", True))
+    dataset, epochs = data.__name__, config.trainer.max_epochs if trained else "–"
     costs = (CONFIGS.parents[1] / "docs" / "scale.md").read_text()
     assert f"| `{Path(name).stem}` | {dataset} | {len(lines)} | {epochs} |" in costs
     folds = {int(words[-1].partition("=")[2]) for words in map(sorted_by_key, when)}
@@ -295,8 +299,11 @@ def test_every_variant_of_aunet_is_in_a_sweep_and_is_what_it_is_called() -> None
         "resnet18.yaml": "resnet18",
         "resnet18_imagenet.yaml": "resnet18 frozen",
         "resnet18_a.yaml": "resnet18 VAE TDN",
+        "aunet_bp4d_to_disfa.yaml": "AU-FAN",
+        "aunet_bp4d_to_affwild2.yaml": "AU-FAN",
+        "cross_resnet18.yaml": "resnet18",
     }
-    assert names == expected | {name: "AUNet" for name in names if name.startswith("aunet")}
+    assert names == {name: "AUNet" for name in names if name.startswith("aunet")} | expected
 
 
 def test_initialisations_of_transfer_au_are_what_they_are_called() -> None:
