@@ -73,8 +73,10 @@ class Fold:
             self.folder.close(metrics.to_json(result))
             for mirror in self.loggers:
                 if isinstance(mirror, WandbMirror):
-                    options = {"artifacts": self.options.artifacts, "faces": self.options.media == "dashboard"}
-                    mirrored.finish_fold(mirror, self.folder.path, self.data.fold, self.seed, **options)
+                    faces = self.options.media == "dashboard"
+                    mirrored.finish_fold(
+                        mirror, self.folder.path, self.data.fold, self.seed, self.options.artifacts, faces
+                    )
 
     def train(self, state: State) -> int:
         """Fit, and give the model the weights of the best epoch; returns how many epochs are behind them."""

@@ -79,9 +79,10 @@ class RunFolder:
         run, fold = self.settings["run"], self.settings["data"]["init_args"]["fold"]
         asked = {"predictions_flip.parquet": run["flip"] and fold, "predictions_train.parquet": run["predict"] == "all"}
         lacking = [name for name, wanted in asked.items() if wanted and not (self.path / name).exists()]
-        shown = json.loads(self.result.read_text()).get("media", "none")
-        more = get_args(Media).index(run["media"]) > get_args(Media).index(shown)
-        return [*lacking, *["figures with faces"] * more]
+        if run["media"] != "none":
+            shown = json.loads(self.result.read_text()).get("media", "none")
+            lacking += ["figures with faces"] * (get_args(Media).index(run["media"]) > get_args(Media).index(shown))
+        return lacking
 
     def busy(self) -> bool:
         """Whether another process is at this run."""

@@ -95,7 +95,5 @@ def au_predictions(logit: Tensor) -> dict[str, Any]:
     if logit.shape[-1] == 1:
         return {"au_prob": logit.squeeze(-1).sigmoid()}
     levels = torch.arange(logit.shape[-1], device=logit.device, dtype=logit.dtype)
-    return {
-        "level": logit.argmax(-1),
-        "expected": (logit.softmax(-1) * levels).sum(-1),
-    }  # autocast would round a product
+    expected = (logit.softmax(-1) * levels).sum(-1)  # autocast would round a matrix product
+    return {"level": logit.argmax(-1), "expected": expected}

@@ -438,7 +438,7 @@ class EmotiRAMFAU(Classifier):
             code = self.network.body.code
             with torch.no_grad():
                 target = code(teacher(image))
-            terms["au"] = self.au_loss_weight * F.mse_loss(at_least_single(code(output)), target.float())
+            terms["au"] = self.au_loss_weight * F.mse_loss(at_least_single(code(output)), at_least_single(target))
         return terms
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Tensor]:

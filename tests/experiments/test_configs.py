@@ -117,7 +117,8 @@ def requirements_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run what a configuration requires by the command line that run.py makes of it, on twins, in this process."""
 
     def run(line: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(line, main([*line[2:], *smoke_words(Path(line[3]).name)[4:]]))
+        values = smoke_words(Path(line[3]).name)[4:]  # without the two configurations, which the line has
+        return subprocess.CompletedProcess(line, main([*line[2:], *values]))
 
     monkeypatch.setattr(experiments.run, "subprocess", SimpleNamespace(run=run))
 

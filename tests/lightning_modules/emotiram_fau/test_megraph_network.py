@@ -113,6 +113,18 @@ def test_similarities_lie_between_0_and_1_and_every_parameter_learns(stage):
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_node_of_nothing_or_of_large_values_has_a_similarity_in_half_precision(kind):
+    network = MEGraph(create_backbone("resnet18", 0.125), 2, "anfl", 1)
+    node = torch.zeros(3, 2, network.centres.shape[1], dtype=kind)
+    node[1] = 20000  # whose length float16 cannot hold
+    node[2] = 1
+    similarity = network.similarity(node)
+    assert similarity[0].tolist() == [0, 0]
+    torch.testing.assert_close(similarity[1], similarity[2])
+    assert similarity[1].min() > 0.1
+
+
 def test_another_backbone_is_refused():
     with pytest.raises(ModelError, match="is no ResNet"):
         MEGraph(create_backbone("convnext_atto"), 4)
